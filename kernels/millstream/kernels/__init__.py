@@ -1,0 +1,1 @@
+"""Functions over arrays. Imports nothing else of ours."""

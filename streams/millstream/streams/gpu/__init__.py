@@ -1,0 +1,1 @@
+"""The consumer group that works off kernel-batch topics."""
