@@ -34,7 +34,6 @@ from millstream.events.envelope import (
 )
 from millstream.events.errors import AppendUnknown, InstanceInUse, LogUnavailable, LogWentBack
 from millstream.events.logs.port import Appended, Log, Record, StoredRecord
-from millstream.events.run import TimerSet
 from millstream.events.topics import Topics
 from millstream.projections.fold import Runs, apply, finish
 from millstream.projections.reader import JournalReader
@@ -45,7 +44,7 @@ from millstream.streams.runtime.clock import Chance, Clock, PartitionClock
 from millstream.streams.runtime.feed import Feed, Inlet
 from millstream.streams.runtime.judge import Decide, Judge
 from millstream.streams.runtime.outbox import Outbox, Pending
-from millstream.streams.runtime.timers import Timers
+from millstream.streams.runtime.timers import DueTimers
 
 log_ = logging.getLogger("millstream.owner")
 
@@ -105,7 +104,7 @@ class Owner:
         self._watcher = watcher
         self._time = PartitionClock(clock)
         self._runs = Runs(store)
-        self._timers = Timers(self._runs, store)
+        self._timers = DueTimers(self._runs)
         limit = min(log.limits.record_bytes_max, log.limits.batch_bytes_max) - RECORD_OVERHEAD_BYTES
         self._record_bytes_max = limit if record_bytes_max is None else record_bytes_max
         self._judge = Judge(decide, self._runs, codec, topics, partition, learn)
@@ -207,10 +206,10 @@ class Owner:
         self._fence, self._sent = fence, fence.sent
         self._time.not_before(self._reader.newest_at)
         self._judge.reset()
-        self._timers.load()
+        self._timers.clear()
         self._ripe_to = -1
         await self._open_commands(fence)
-        pending = [Pending(key, run_id, event) for key, run_id, event in self._runs.pending_outputs()]
+        pending = [Pending(key, run_id, event) for key, (run_id, _, event) in self._runs.pending_outputs()]
         self.outbox.merge(pending, fence.sent)
         self._watcher.claimed(self.partition, claim_offset)
 
@@ -286,6 +285,7 @@ class Owner:
             stored = inlet.peek()
             if (cause := self._own_cause(stored)) is not None:
                 if not self._put(cause, self._judge.decide(cause), None):
+                    self._timers.put_back(cause)
                     return False
             elif stored is not None:
                 self._time.not_before(stored.timestamp)
@@ -307,11 +307,10 @@ class Owner:
         if (run_id := self._judge.open_plan()) is not None:
             return next_slice(run_id, self._time.now())
         ripe_to = self._ripe_to if stored is None else max(self._ripe_to, stored.timestamp)
-        due = self._timers.next_due()
-        if due is None or due > ripe_to:
-            return None
-        self._time.not_before(due)
-        return self._timers.cause(self._time.now())
+        cause = self._timers.cause(ripe_to, self._time.now())
+        if cause is not None:
+            self._time.not_before(cause.at)
+        return cause
 
     async def _ripen(self, due: int, inlet: Inlet) -> None:
         """Let timers fire up to now, once all commands that the log took before now have been seen.
@@ -352,8 +351,6 @@ class Owner:
             if event.output:
                 key = Sent(ref.epoch_offset, ref.claim_id, ref.number, index)
                 batch.outputs.append(Pending(key, cause.run_id, event))
-            elif type(event) is TimerSet:
-                self._timers.add(event.due_at, cause.run_id, event.timer_id)
         return True
 
     def _new_batch(self) -> Batch:
@@ -383,7 +380,6 @@ class Owner:
         assert self._pending is not None
         batch, self._pending = self._pending, None
         finish(self._runs, batch.rows)
-        self._timers.bound(batch.rows)
         append = self._log.append(self._topics.journal, self.partition, batch.records)
         task = asyncio.get_running_loop().create_task(append)
         task.add_done_callback(lambda _: self._wake_up())
@@ -399,8 +395,7 @@ class Owner:
         if appended.offset != batch.base:
             raise self._unproved(appended, batch)
         self._time.heard(appended.timestamp)
-        self._store.write(batch.rows, batch.fence)
-        self._runs.written(batch.rows)
+        self._runs.write(batch.rows, batch.fence)
         self._fence = batch.fence
         for output in batch.outputs:
             self.outbox.add(output)
