@@ -18,6 +18,7 @@
     │   ├── NewerFormat             the journal was written by a newer release
     │   ├── StoreAheadOfLog         a projection that knows more than its log
     │   ├── StoreOfAnotherLog       a projection of another log: dropped and rebuilt
+    │   ├── StoreOfOtherFolds       a projection made by another release's folds: rebuilt
     │   ├── InstanceInUse           two processes go by one instance id
     │   ├── FolderInUse             another process holds this folder
     │   ├── LogFolderUnusable       not writable, full, or not ours
@@ -133,6 +134,10 @@ class StoreAheadOfLog(Stop):
 
 class StoreOfAnotherLog(Stop):
     """A projection was folded from another log. It is dropped and rebuilt, loudly."""
+
+
+class StoreOfOtherFolds(Stop):
+    """A projection's rows were made by another version of the folds. It is dropped and rebuilt."""
 
 
 class InstanceInUse(Stop):
