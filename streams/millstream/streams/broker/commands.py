@@ -27,14 +27,20 @@ FAILED = 5
 
 app = typer.Typer(
     name="broker",
-    help="A real local Kafka; neither Docker nor Java has to be installed.",
-    no_args_is_help=True,
+    help="A real local Kafka; neither Docker nor Java has to be installed. Without a word more: `run`.",
+    invoke_without_command=True,
 )
 Port = Annotated[int, typer.Option("--port", help="Where it listens, on 127.0.0.1 only.", min=1, max=65535)]
 Data = Annotated[Path, typer.Option("--data", help="The folder that holds its topics.", file_okay=False)]
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+
+@app.callback()
+def main(context: typer.Context, port: Port = DEFAULT_PORT, data: Data = DEFAULT_DATA) -> None:
+    if context.invoked_subcommand is None:
+        run(port, data)
 
 
 @app.command()
@@ -85,7 +91,7 @@ def stop(data: Data = DEFAULT_DATA) -> None:
 
 @app.command()
 def status(data: Data = DEFAULT_DATA) -> None:
-    """Say whether it runs and answers. Exit code 0: it does; 3: it doesn't run; 5: it runs and doesn't answer."""
+    """Say whether it runs and answers. Exit code 0: it does; 3: it doesn't run; 5: it doesn't answer."""
     running = find(data)
     if running is None:
         out.print(f"No broker runs on {data}. Start one: millstream broker start{_unless_default(data)}")
@@ -119,7 +125,7 @@ def _or_exit(do: Callable[[], None]) -> None:
 
 @contextmanager
 def _progress_bar() -> Iterator[Told]:
-    """One line that says what is going on, with a bar where it is known how much there is; gone at the end."""
+    """One line that says what is going on, with a bar where the amount is known; gone at the end."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("starting", total=None)

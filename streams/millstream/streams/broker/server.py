@@ -110,7 +110,8 @@ class Broker:
         if running:
             raise FolderInUse(
                 f"a broker already runs on {str(self.data)!r}: process {running.pid},"
-                f" address {running.address}. Use that one, or stop it with `millstream broker stop --data {self.data}`."
+                f" address {running.address}. Use that one, or stop it:"
+                f" `millstream broker stop --data {self.data}`."
             )
         self._refuse_taken_port()
         jars = class_path(tell)
