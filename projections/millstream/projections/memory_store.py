@@ -1,0 +1,148 @@
+"""A store in memory: the twin of the RocksDB one, for tests, the simulator and `verify`. It can crash."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from millstream.events.envelope import Fence
+from millstream.events.errors import StoreDamaged
+from millstream.projections.keys import FENCE_KEY, META_KEY, RUN, after
+from millstream.projections.store import StoreMeta, fence_row, meta_row, read_fence, read_meta
+
+_ROWS_FILE = "rows.msgpack"
+
+
+class _Group:
+    """Rows that are scanned together: those of one run, or of one kind. Sorted at the first scan, kept so after it."""
+
+    __slots__ = ("keys", "rows")
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+        self.keys: list[bytes] | None = None
+
+    def put(self, key: bytes, value: bytes) -> None:
+        if self.keys is not None and key not in self.rows:
+            insort(self.keys, key)
+        self.rows[key] = value
+
+    def delete(self, key: bytes) -> None:
+        if self.rows.pop(key, None) is not None and self.keys is not None:
+            del self.keys[bisect_left(self.keys, key)]
+
+    def range(self, first: bytes, end: bytes | None) -> list[bytes]:
+        keys = self.keys
+        if keys is None:
+            keys = self.keys = sorted(self.rows)
+        return keys[bisect_left(keys, first) : None if end is None else bisect_left(keys, end)]
+
+
+class MemoryStore:
+    """Rows in dictionaries. `crash` goes back to the last `flush`, as the death of a process does to a store on disk."""
+
+    def __init__(self, path: str = "memory") -> None:
+        self.path = path
+        self._groups: dict[bytes, _Group] = {}
+        self._undo: dict[bytes, bytes | None] = {}
+
+    @classmethod
+    def restored(cls, folder: str) -> MemoryStore:
+        """The store of which `checkpoint` made a copy in `folder`. Raises `StoreDamaged`."""
+        file = Path(folder) / _ROWS_FILE
+        try:
+            rows = msgspec.msgpack.decode(file.read_bytes(), type=dict[bytes, bytes])
+        except (OSError, msgspec.DecodeError) as error:
+            raise StoreDamaged(f"{file} can't be read: {error}. Rebuild the store from the log.") from error
+        store = cls(folder)
+        for key, value in rows.items():
+            store._set(key, value)
+        store.flush()
+        return store
+
+    def get(self, key: bytes) -> bytes | None:
+        group = self._groups.get(_group_of(key))
+        return None if group is None else group.rows.get(key)
+
+    def scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        first = prefix if start is None else max(prefix, start)
+        end = after(prefix)
+        for name in self._groups_with(prefix):
+            group = self._groups[name]
+            yield from [(key, group.rows[key]) for key in group.range(first, end)]
+
+    def write(self, puts: Mapping[bytes, bytes | None], fence: Fence) -> None:
+        for key, value in puts.items():
+            self._set(key, value)
+        self._set(FENCE_KEY, fence_row(fence))
+
+    def fence(self) -> Fence:
+        return read_fence(self)
+
+    def meta(self) -> StoreMeta | None:
+        return read_meta(self)
+
+    def set_meta(self, meta: StoreMeta) -> None:
+        self._set(META_KEY, meta_row(meta))
+
+    def checkpoint(self, folder: str) -> None:
+        target = Path(folder)
+        target.mkdir(parents=True)
+        (target / _ROWS_FILE).write_bytes(msgspec.msgpack.encode(dict(self.scan(b""))))
+
+    def flush(self) -> None:
+        self._undo.clear()
+
+    def drop(self) -> None:
+        self._groups.clear()
+        self._undo.clear()
+
+    def close(self) -> None:
+        self.flush()
+
+    def crash(self) -> None:
+        """Lose all that was written since the last flush."""
+        undo, self._undo = self._undo, {}
+        for key, value in undo.items():
+            self._set(key, value)
+        self._undo.clear()
+
+    def snapshot(self) -> MemoryStore:
+        """A copy of its own, as of now."""
+        copy = MemoryStore(self.path)
+        for key, value in self.scan(b""):
+            copy._set(key, value)
+        copy.flush()
+        return copy
+
+    def _set(self, key: bytes, value: bytes | None) -> None:
+        name = _group_of(key)
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = _Group()
+        if key not in self._undo:
+            self._undo[key] = group.rows.get(key)
+        if value is not None:
+            group.put(key, value)
+            return
+        group.delete(key)
+        if not group.rows:
+            del self._groups[name]
+
+    def _groups_with(self, prefix: bytes) -> list[bytes]:
+        """Names of the groups that can have keys with this prefix, in key order."""
+        name = _group_of(prefix)
+        if name in self._groups and len(name) > 1:
+            return [name]
+        return sorted(n for n in self._groups if n.startswith(prefix) or prefix.startswith(n))
+
+
+def _group_of(key: bytes) -> bytes:
+    """A run's rows up to the NUL are one group, rows of another kind are one a kind: so a run is read without the rest."""
+    if key[:1] == RUN:
+        end = key.find(b"\0")
+        return key if end < 0 else key[: end + 1]
+    return key[:1]
