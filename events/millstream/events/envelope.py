@@ -42,7 +42,7 @@ class Sent(NamedTuple):
     epoch_offset: int
     claim_id: int
     number: int
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name; nobody asks for it here
 
 
 NOTHING_SENT = Sent(-1, 0, 0, 0)

@@ -80,7 +80,9 @@ read_item = msgspec.msgpack.Decoder(FlightItem).decode
 
 def from_rows(head: DayBookHead, items: Iterable[bytes]) -> DayBook:
     """The book of a head row and its item rows in order of position."""
-    return DayBook(*head_of(head), [read_item(row) for row in items])
+    book = DayBook(*head_of(head))
+    book.flights = [read_item(row) for row in items]
+    return book
 
 
 def items_of(book: DayBook) -> list[FlightItem]:

@@ -52,7 +52,7 @@ class Judge:
     def __init__(self, gaps: Iterable[Gap] = ()) -> None:
         self.gaps = set(gaps)
 
-    def __call__(self, mark: FenceMark, offset: int, fence: Fence) -> Verdict:
+    def judge(self, mark: FenceMark, offset: int, fence: Fence) -> Verdict:
         """Judge the record at `offset` with header `mark` by the reader's fence. Raises `Hole`."""
         kind, epoch_offset, claim_id, number = mark
         if kind == "transition":
@@ -71,9 +71,10 @@ class Judge:
 
 
 def fence_after(fence: Fence, mark: FenceMark, offset: int, transition: Transition | None = None) -> Fence:
-    """The fence behind a record that counts: a claim, or an applied transition (then hand it in).
+    """The fence behind a record that counts: a claim, or a transition to apply.
 
-    A `GapAccepted` moves no fence: it is looked for where its hole is met.
+    A reader that only judges, and doesn't decode transitions, leaves them out; command_offset and sent then stay as
+    they were. A `GapAccepted` moves no fence: it is looked for where its hole is met.
     """
     if transition is not None:
         sent = transition.sent
@@ -87,4 +88,7 @@ def fence_after(fence: Fence, mark: FenceMark, offset: int, transition: Transiti
         )
     if mark.kind == "claim":
         return Fence(offset, offset, mark.claim_id, 0, fence.command_offset, fence.sent)
+    if mark.kind == "transition":
+        epoch_offset, claim_id = fence.epoch_offset, fence.claim_id
+        return Fence(offset, epoch_offset, claim_id, mark.number, fence.command_offset, fence.sent)
     return fence

@@ -37,6 +37,7 @@ class MonthBook(MonthBookHead, tag="monthbook"):
     """A month book with its days: day -> figures, in the order in which they came."""
 
     noun: ClassVar[str] = "monthbook"
+    plan: ClassVar[None] = None
 
     days: dict[str, Figures] = {}
 
@@ -47,7 +48,9 @@ read_item = msgspec.msgpack.Decoder(tuple[str, Figures]).decode
 
 def from_rows(head: MonthBookHead, items: Iterable[bytes]) -> MonthBook:
     """The book of a head row and its item rows in order of position."""
-    return MonthBook(*head_of(head), dict(read_item(row) for row in items))
+    book = MonthBook(*head_of(head))
+    book.days = dict(read_item(row) for row in items)
+    return book
 
 
 def items_of(book: MonthBook) -> list[tuple[str, Figures]]:

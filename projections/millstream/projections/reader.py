@@ -69,7 +69,7 @@ class JournalReader:
     """Folds one partition of the journal into `runs` and its store. One task at a time may use it.
 
     learn: reads the schemas topic to its end; called where a record's schema isn't known. applied: told of every
-    transition that counts, after it is written, with its record. clock: seconds that only grow.
+    transition that counts, after it is written, with its record. claimed: told of every claim, with its offset. clock: seconds that only grow.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class JournalReader:
         codec: Decodes,
         learn: Callable[[], Awaitable[object]] | None = None,
         applied: Callable[[Ref, Transition, StoredRecord], None] | None = None,
+        claimed: Callable[[int, OwnershipClaimed], None] | None = None,
         progress: Callable[[Progress], None] | None = None,
         slice_s: float = SLICE_S,
         batch_records: int = BATCH_RECORDS_MAX,
@@ -89,6 +90,7 @@ class JournalReader:
     ) -> None:
         self._log, self._topics, self._partition, self._runs = log, topics, partition, runs
         self._decode, self._learn, self._applied, self._progress = codec.decode, learn, applied, progress
+        self._tell_claim = claimed
         self._slice_s, self._batch_records, self._clock = slice_s, batch_records, clock
         self._judge = Judge()
         self.transitions = 0
@@ -251,6 +253,8 @@ class JournalReader:
                 f" {self._topics.journal!r} has {self._topics.partitions}. The count is fixed for the life of a prefix:"
                 f" one of the two is configured wrongly, or the topic was made anew."
             )
+        if self._tell_claim is not None:
+            self._tell_claim(offset, claim)
         return fence_after(fence, mark, offset)
 
     async def _accepted(self, hole: Hole) -> None:

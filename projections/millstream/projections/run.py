@@ -51,6 +51,11 @@ def head_row(run: Run) -> bytes:
     return encode((run.timers, (run.noun, *fields)))
 
 
+def has_plan(run: Run) -> bool:
+    """Whether a plan of the run has slices left, which come before anything else in it."""
+    return isinstance(run.state, DayBook) and run.state.plan is not None
+
+
 def items_of(run: Run) -> list[Any]:
     """The items by position; each is one row."""
     state = run.state

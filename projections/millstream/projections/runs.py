@@ -26,6 +26,8 @@ from millstream.projections.keys import (
     HEAD,
     ITEM,
     OUTBOX,
+    PLAN,
+    PLAN,
     TIME_KEY,
     TOMBSTONE,
     answer_key,
@@ -33,11 +35,13 @@ from millstream.projections.keys import (
     pack_position,
     pack_time,
     parse_outbox,
+    plan_key,
+    plan_key,
     run_prefix,
     tombstone_key,
     unpack_time,
 )
-from millstream.projections.run import Run, encode, from_rows, head_row, items_of
+from millstream.projections.run import Run, encode, from_rows, has_plan, head_row, items_of
 from millstream.projections.store import Store
 from millstream.projections.timers import Rows, Timers
 
@@ -129,6 +133,8 @@ class Runs:
             (parse_outbox(key), _output(value)) for key, value in self.store.scan(OUTBOX, start)
         )
         self._last_output = self._proved_output = self.outbox[-1][0] if self.outbox else NOTHING_SENT
+        self._plans = {key[1:].decode() for key, _ in self.store.scan(PLAN)}
+        self._plans = {key[len(PLAN) :].decode(): None for key, _ in self.store.scan(PLAN)}
         self._any_tombstone = next(self.store.scan(TOMBSTONE), None) is not None
 
     def get(self, run_id: str) -> Run | None:
@@ -160,6 +166,18 @@ class Runs:
         """Until when (ms) the id of a removed run is reserved; None where no run of that id was removed."""
         buried = self._buried_as(run_id)
         return None if buried is None else buried.until
+
+    def open_plans(self) -> list[str]:
+        """Runs whose plans have slices left, as of the last finished batch."""
+        return sorted(self._plans)
+
+    def has_plan(self, run_id: str) -> bool:
+        """Whether the run has a plan that isn't finished."""
+        return run_id in self._plans
+
+    def open_plans(self) -> list[str]:
+        """Ids of the runs with an unfinished plan."""
+        return list(self._plans)
 
     def pending_outputs(self) -> Iterator[tuple[Sent, Output]]:
         """Outputs that are proved and not acknowledged, in journal order."""
@@ -211,12 +229,23 @@ class Runs:
                 rows[prefix + ITEM + pack_position(position)] = None
             for timer_id, due_at in run.timers.items():
                 self.timers.change(due_at, run_id, timer_id, rows, is_set=False)
+        if run_id in self._plans:
+            self.plan(run_id, rows, is_open=False)
         self._cache[run_id] = None
         self.touch(run_id)
         rows[tombstone_key(run_id)] = encode(tombstone)
         self._tombstones[run_id] = (self._batch, tombstone)
         self._buried.append(run_id)
         self._any_tombstone = True
+
+    def plan(self, run_id: str, rows: Rows, *, is_open: bool) -> None:
+        """The run's plan has begun, or is over."""
+        if is_open:
+            self._plans[run_id] = None
+            rows[plan_key(run_id)] = b""
+        else:
+            del self._plans[run_id]
+            rows[plan_key(run_id)] = None
 
     def put_output(self, sent: Sent, output: Output, rows: Rows) -> None:
         rows[outbox_key(sent)] = encode(output)
@@ -243,6 +272,10 @@ class Runs:
                 rows[run_prefix(run_id) + HEAD] = None
             else:
                 rows[run.key + HEAD] = head_row(run)
+            planned = run is not None and has_plan(run)
+            if planned != (run_id in self._plans):
+                rows[plan_key(run_id)] = b"" if planned else None
+                (self._plans.add if planned else self._plans.discard)(run_id)
         rows[TIME_KEY] = pack_time(self.at)
         timers = self.timers.seal(rows)
         self._sealed.append(Sealed(rows, self._dirty, self._answered, self._buried, timers, self._last_output))

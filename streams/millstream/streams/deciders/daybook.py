@@ -52,10 +52,14 @@ def _book(run: Run) -> DayBook:
 
 def _open(run: Run | None, body: OpenDay, cause: Cause) -> Decision:
     if run is not None:
-        return refuse(cause, "exists", f"day book {cause.run_id!r} is {_book(run).status} already; enter flights, or close it.")
+        return refuse(
+            cause, "exists", f"day book {cause.run_id!r} is {_book(run).status} already; enter flights, or close it."
+        )
     if cause.run_id != f"{body.carrier}-{body.day}":
         return refuse(
-            cause, "wrong-id", f"the day book of {body.carrier} on {body.day} is {body.carrier}-{body.day}, not {cause.run_id!r}."
+            cause,
+            "wrong-id",
+            f"the day book of {body.carrier} on {body.day} is {body.carrier}-{body.day}, not {cause.run_id!r}.",
         )
     events: list[Event] = [DayOpened(body.carrier, body.day)]
     if body.close_at is not None:

@@ -18,7 +18,9 @@ def _add(run: Run | None, body: AddDay, cause: Cause) -> Decision:
     book = cast(MonthBook, run.state) if run is not None else None
     if book is not None and body.day in book.days:
         return refuse(
-            cause, "exists", f"month book {cause.run_id!r} has {body.day} already. A day is added once; correct it by hand."
+            cause,
+            "exists",
+            f"month book {cause.run_id!r} has {body.day} already. A day is added once; correct it by hand.",
         )
     days = (len(book.days) if book is not None else 0) + 1
     events: list[Event] = [DayAdded(body.carrier, body.day, body.figures, days)]

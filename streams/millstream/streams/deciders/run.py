@@ -51,7 +51,9 @@ def admit(
 def remove(cause: Cause, *, ended: bool, reason: str, why_not: str) -> Decision:
     """Remove an ended run; `why_not` says what a run that goes on waits for."""
     if not ended:
-        return refuse(cause, "not-ended", f"run {cause.run_id!r} has not ended: {why_not}. Only ended runs are removed.")
+        return refuse(
+            cause, "not-ended", f"run {cause.run_id!r} has not ended: {why_not}. Only ended runs are removed."
+        )
     return Decision((RunRemoved(reason, cause.at + TOMBSTONE_MS),))
 
 

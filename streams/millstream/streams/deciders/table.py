@@ -55,4 +55,3 @@ def too_large(cause: Cause, size: int, limit: int) -> Decision:
     if isinstance(cause.body, TimerDue):
         return Decision((TimerFired(cause.body.timer_id, cause.body.due_at), *refused.events))
     return refused
-

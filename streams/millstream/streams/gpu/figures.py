@@ -17,7 +17,9 @@ def _array(call: KernelCalled, name: str, dtype: str) -> Array:
     for array in call.arrays:
         if array.name == name:
             if array.dtype != dtype or len(array.shape) != 1:
-                raise Undecodable(f"array {name!r} is {array.dtype} {tuple(array.shape)}; day_figures takes {dtype} (n,)")
+                raise Undecodable(
+                    f"array {name!r} is {array.dtype} {tuple(array.shape)}; day_figures takes {dtype} (n,)"
+                )
             return array
     raise Undecodable(f"the call has no array {name!r}; day_figures takes 'cancelled' (|b1) and 'arr_delay_min' (<f8)")
 
@@ -29,9 +31,7 @@ def arrays_of(call: KernelCalled) -> DayArrays:
         raise Undecodable("an array's bytes don't fit its shape")
     if delays.shape != cancelled.shape:
         raise Undecodable(f"'arr_delay_min' has {delays.shape[0]} flights, 'cancelled' has {cancelled.shape[0]}")
-    return DayArrays(
-        arr_delay_min=np.frombuffer(delays.data, "<f8"), cancelled=np.frombuffer(cancelled.data, "|b1")
-    )
+    return DayArrays(arr_delay_min=np.frombuffer(delays.data, "<f8"), cancelled=np.frombuffer(cancelled.data, "|b1"))
 
 
 def compute(calls: Sequence[KernelCalled]) -> list[Command]:

@@ -1,10 +1,10 @@
 """The consumer group that works off one kernel-batch topic.
 
-    1 read      calls from the committed position on, as many as there are, at most `max_rows`
-    2 decode    what can't be read goes to dead-letters, alone
-    3 launch    all in one; if that fails, one by one, and only the bad one is answered with its error
-    4 answer    a command to each asker, on the partition that it named
-    5 commit    only when the answers are durable: a worker killed before is followed by one that computes again
+1 read      calls from the committed position on, as many as there are, at most `max_rows`
+2 decode    what can't be read goes to dead-letters, alone
+3 launch    all in one; if that fails, one by one, and only the bad one is answered with its error
+4 answer    a command to each asker, on the partition that it named
+5 commit    only when the answers are durable: a worker killed before is followed by one that computes again
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import logging
 from collections.abc import Callable, Sequence
 
 import msgspec
-
 from millstream.events.codec import Codec
+from millstream.events.registry import load_schemas
+
 from millstream.events.envelope import Command
 from millstream.events.errors import AppendUnknown, LogUnavailable, OffsetOutOfRange, SchemaError, UnknownSchema
 from millstream.events.kernel import DeadLetter, KernelCalled
 from millstream.events.logs.port import Group, Log, Reader, Record, StoredRecord, TopicPartition
-from millstream.events.registry import load_schemas
 from millstream.events.topics import Topics
 from millstream.streams.gpu.figures import compute, failed
 from millstream.streams.runtime.clock import Chance, Clock, SystemClock

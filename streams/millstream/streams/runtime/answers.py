@@ -9,21 +9,22 @@ what it has proved.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
-
 from millstream.events.codec import Codec
+
 from millstream.events.envelope import (
     CAUSE_HEADER,
     NO_FENCE,
+    NOTHING_SENT,
     Event,
     Fence,
     Transition,
     read_fence_header,
 )
 from millstream.events.logs.port import Log, StoredRecord, TopicPartition, read_range
-from millstream.events.run import CommandDeadLettered, CommandRefused, CommandRepeated
+from millstream.events.run import CommandRefused, CommandRepeated
 from millstream.events.topics import Topics
 from millstream.projections.fence import Judge, fence_after
 
@@ -71,13 +72,11 @@ def answer_of(transition: Transition, partition: int, offset: int) -> Answer:
     return Answer(code, reason, transition.reply, partition, offset, transition.at)
 
 
-def refusal_of(events: list[Event] | tuple[Event, ...] | object) -> tuple[str | None, str]:
-    for event in events:  # type: ignore[attr-defined]
-        kind = type(event)
-        if kind is CommandRefused or kind is CommandRepeated:
+def refusal_of(events: Sequence[Event]) -> tuple[str | None, str]:
+    """Code and reason where the command was refused (or is a copy of one that was), else (None, "")."""
+    for event in events:
+        if isinstance(event, CommandRefused | CommandRepeated):
             return event.code, event.reason
-        if kind is CommandDeadLettered:
-            return "dead-lettered", event.reason
     return None, ""
 
 
@@ -119,11 +118,11 @@ class JournalTail:
             mark = read_fence_header(record.headers)
             if mark is None:
                 continue
-            verdict = judge.judge(mark, record.offset, fence)
-            if verdict == "drop" or verdict == "gap":
-                continue
-            fence = fence_after(fence, mark, record.offset)
-            if verdict == "apply":
+            verdict = judge(mark, record.offset, fence)
+            if verdict == "claim":
+                fence = fence_after(fence, mark, record.offset)
+            elif verdict == "apply":
+                fence = Fence(record.offset, fence.epoch_offset, fence.claim_id, mark.number, -1, NOTHING_SENT)
                 cause = None
                 for name, value in record.headers:
                     if name == CAUSE_HEADER:

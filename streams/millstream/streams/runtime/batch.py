@@ -30,9 +30,7 @@ class Batch:
 
     def takes(self, size: int) -> bool:
         """Whether a record of `size` bytes still fits. The first always does: it was measured against the log's limit."""
-        return not self.records or (
-            self.bytes + size <= BATCH_BYTES_MAX and len(self.records) < BATCH_RECORDS_MAX
-        )
+        return not self.records or (self.bytes + size <= BATCH_BYTES_MAX and len(self.records) < BATCH_RECORDS_MAX)
 
     def add(self, record: Record, size: int, fence: Fence) -> None:
         self.records.append(record)

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 
 from millstream.events.codec import Codec
+from millstream.events.registry import load_schemas
+
 from millstream.events.envelope import Command, CommandBody
 from millstream.events.errors import TopicMissing
 from millstream.events.logs.port import Log, Record, StoredRecord, TopicPartition
-from millstream.events.registry import load_schemas
 from millstream.events.topics import Topics, check_run_id
 from millstream.streams.runtime.answers import Answer, JournalTail, Waiting
 from millstream.streams.runtime.clock import Chance

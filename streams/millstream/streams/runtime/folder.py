@@ -1,9 +1,9 @@
 """The folder of one server: who holds it, its instance id, its stores.
 
-    lock            held by a live process with flock; names the holder
-    instance-id     kept over restarts, so that the group gives the same partitions back at once
-    store/<n>/      the projection of partition n
-    checkpoints/    copies made for `verify` while the server goes on
+lock            held by a live process with flock; names the holder
+instance-id     kept over restarts, so that the group gives the same partitions back at once
+store/<n>/      the projection of partition n
+checkpoints/    copies made for `verify` while the server goes on
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from millstream.events.errors import FolderInUse, LogFolderUnusable, StoreDamaged
-from millstream.events.topics import Topics
-from millstream.projections.fold import FOLDS_VERSION
 from millstream.projections.rocksdb_store import RocksStore
-from millstream.projections.store import StoreMeta
 from millstream.streams.runtime.clock import Chance
 
 
@@ -74,25 +71,15 @@ class ServerFolder:
     def store_path(self, partition: int) -> Path:
         return self.path / "store" / str(partition)
 
-    def open_store(self, partition: int, topics: Topics, log_identity: str) -> tuple[RocksStore, str | None]:
-        """The partition's store, and why it was dropped and begins empty, or None where it was kept."""
+    def open_store(self, partition: int) -> tuple[RocksStore, str | None]:
+        """The partition's store; and why it begins empty, where its files were damaged and had to be dropped."""
         path = self.store_path(partition)
-        meta = StoreMeta(FOLDS_VERSION, log_identity, topics.prefix, partition, topics.partitions)
         path.parent.mkdir(parents=True, exist_ok=True)
-        why: str | None = None
         try:
-            store = RocksStore(str(path))
-            found = store.meta()
+            return RocksStore(str(path)), None
         except StoreDamaged as damaged:
-            why = str(damaged)
             shutil.rmtree(path)
-            store, found = RocksStore(str(path)), None
-        if found is not None and found != meta:
-            why = _difference(found, meta)
-            store.drop()
-        if found != meta:
-            store.set_meta(meta)
-        return store, why
+            return RocksStore(str(path)), str(damaged)
 
     def answer_checkpoints(self, stores: Mapping[int, RocksStore]) -> None:
         """Make the copies that `request_checkpoint` has asked for."""
@@ -125,12 +112,3 @@ class ServerFolder:
         target = folder / chance.token()
         target.with_suffix(".request").touch()
         return target
-
-
-def _difference(found: StoreMeta, meta: StoreMeta) -> str:
-    differs = [
-        f"{name}: the store has {getattr(found, name)!r}, now {getattr(meta, name)!r}"
-        for name in StoreMeta.__struct_fields__
-        if getattr(found, name) != getattr(meta, name)
-    ]
-    return f"the store was folded from something else ({'; '.join(differs)})"

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from millstream.events.codec import Codec
+
 from millstream.events.envelope import Command
 from millstream.events.errors import BadId, SchemaError, UnknownSchema
 from millstream.events.logs.port import StoredRecord
 from millstream.events.run import CommandDeadLettered, CommandForwarded
 from millstream.events.topics import Topics, check_run_id
 from millstream.projections.fold import Runs
-from millstream.projections.run import Run
+from millstream.projections.run import Run, has_plan
 from millstream.streams.deciders.cause import NOTHING, Cause, Decision
 from millstream.streams.deciders.run import admit
 from millstream.streams.deciders.table import too_large
@@ -87,9 +88,10 @@ class Judge:
 
     def note(self, run_id: str) -> None:
         """A transition of this run was folded: remember whether it has a plan to go on with."""
-        if self._runs.has_plan(run_id):
+        run = self._runs.get(run_id) if run_id else None
+        if run is not None and has_plan(run):
             self._plans[run_id] = None
-        else:
+        elif self._plans:
             self._plans.pop(run_id, None)
 
     def open_plan(self) -> str | None:
@@ -99,5 +101,3 @@ class Judge:
     def reset(self) -> None:
         """After a claim: go on with what the proved state says is unfinished."""
         self._plans = dict.fromkeys(self._runs.open_plans())
-
-

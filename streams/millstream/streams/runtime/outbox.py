@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from millstream.events.codec import Codec
+
 from millstream.events.envelope import NOTHING_SENT, Event, Ref, Sent
 from millstream.events.errors import AppendUnknown, LogUnavailable, OffsetOutOfRange, Refused
 from millstream.events.kernel import DeadLetter
@@ -196,9 +197,7 @@ class Outbox:
     async def _dead_letter(self, record: Record, target: TopicPartition, reason: str) -> None:
         note = DeadLetter(target.topic, target.partition, -1, self._now(), reason, self._now())
         header = (DEAD_LETTER_HEADER, self._codec.encode(note))
-        await self._log.append(
-            self._topics.dead_letters, 0, [Record(None, record.key, (*record.headers, header))]
-        )
+        await self._log.append(self._topics.dead_letters, 0, [Record(None, record.key, (*record.headers, header))])
 
     async def _copy(self, what: CopyCommand, topic: str) -> Record:
         """The original, byte for byte; for dead-letters with one header more that says where from and why."""

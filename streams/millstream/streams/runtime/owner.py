@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from millstream.events.codec import Codec
+
 from millstream.events.envelope import (
     CAUSE_HEADER,
     FORMAT,
@@ -67,6 +68,8 @@ class Watcher(Protocol):
 
     def unknown(self, partition: int, why: str) -> None: ...
 
+    def rebuilt(self, partition: int, why: str) -> None: ...
+
 
 class Identity(Protocol):
     """Who claims: `instance` is kept over restarts (the store folder's), `process` is not."""
@@ -108,8 +111,16 @@ class Owner:
         limit = min(log.limits.record_bytes_max, log.limits.batch_bytes_max) - RECORD_OVERHEAD_BYTES
         self._record_bytes_max = limit if record_bytes_max is None else record_bytes_max
         self._judge = Judge(decide, self._runs, codec, topics, partition, learn)
+        self._claims: list[tuple[int, OwnershipClaimed]] = []
         self._reader = JournalReader(
-            log=log, topics=topics, partition=partition, store=store, runs=self._runs, codec=codec, learn=learn
+            log=log,
+            topics=topics,
+            partition=partition,
+            runs=self._runs,
+            codec=codec,
+            learn=learn,
+            claimed=lambda offset, claim: self._claims.append((offset, claim)),
+            clock=clock.monotonic,
         )
         self.outbox = Outbox(
             log=log,
@@ -137,6 +148,8 @@ class Owner:
         """Claim, and go on until `stop`. Raises `Stop` where going on would lose or invent data."""
         delay_s = CLAIM_BACKOFF_FIRST_S
         try:
+            if (why := await self._reader.prepare()) is not None:
+                self._watcher.rebuilt(self.partition, why)
             while not self._stopping:
                 proved_before = self._fence
                 try:
@@ -199,12 +212,13 @@ class Owner:
     async def _read_up_to_claim(self) -> None:
         assert self._epoch is not None
         claim_offset, claim_id = self._epoch
+        self._reader.rewind()
         fence = await self._reader.catch_up(claim_offset + 1)
         if (fence.epoch_offset, fence.claim_id) != (claim_offset, claim_id):
             raise AppendUnknown(f"the log said that our claim is at offset {claim_offset}, but it isn't there")
         self._refuse_a_twin(claim_offset)
         self._fence, self._sent = fence, fence.sent
-        self._time.not_before(self._reader.newest_at)
+        self._time.not_before(self._runs.at)
         self._judge.reset()
         self._timers.clear()
         self._ripe_to = -1
@@ -215,7 +229,7 @@ class Owner:
 
     def _refuse_a_twin(self, claim_offset: int) -> None:
         """Another process that claims under our instance id after we did will do so for ever: stop, and say why."""
-        seen, self._reader.claims = self._reader.claims, []
+        seen, self._claims = self._claims, []
         mine = self._claimed_at
         self._claimed_at = claim_offset
         for offset, claim in seen:
@@ -408,7 +422,9 @@ class Owner:
                 f" records up to {batch.base - 1} were proved before. The log lost its end (an unclean leader election, or"
                 f" a restored copy). Stopped, so that nothing is built on it. Compare replicas, then `millstream verify`."
             )
-        return AppendUnknown(f"the batch landed at offset {appended.offset}, expected {batch.base}: somebody else wrote")
+        return AppendUnknown(
+            f"the batch landed at offset {appended.offset}, expected {batch.base}: somebody else wrote"
+        )
 
     @property
     def _expected(self) -> int:

@@ -75,7 +75,9 @@ class Sender:
         for queue in self._queues.values():
             for waiting in queue:
                 if not waiting.future.done():
-                    waiting.future.set_exception(AppendUnknown("closed while it was being sent; ask again under the same id"))
+                    waiting.future.set_exception(
+                        AppendUnknown("closed while it was being sent; ask again under the same id")
+                    )
                     waiting.future.exception()
 
     async def _drain(self, tp: TopicPartition, queue: deque[_Waiting]) -> None:
@@ -109,9 +111,7 @@ class Sender:
             batch.append(waiting)
         return batch
 
-    def _settle(
-        self, queue: deque[_Waiting], count: int, *, base: int = -1, error: Exception | None = None
-    ) -> None:
+    def _settle(self, queue: deque[_Waiting], count: int, *, base: int = -1, error: Exception | None = None) -> None:
         for index in range(count):
             waiting = queue.popleft()
             self._bytes -= waiting.size

@@ -15,12 +15,12 @@ from pathlib import Path
 from types import TracebackType
 
 import msgspec
-
 from millstream.events.codec import Codec
+from millstream.events.registry import load_schemas
+
 from millstream.events.envelope import Fence
 from millstream.events.errors import AppendUnknown, InstanceInUse, LogUnavailable, MillstreamError, Stop
 from millstream.events.logs.port import Group, Log, Record
-from millstream.events.registry import load_schemas
 from millstream.events.topics import Topics
 from millstream.projections.rocksdb_store import RocksStore
 from millstream.streams.deciders.table import decide
@@ -106,7 +106,6 @@ class Server:
         try:
             await ensure_prefix(self._log, self._topics, self._codec, extra_specs(self._topics))
             self._identity = Identity(self._folder.instance_id(self._chance), process_name(self._chance))
-            self._log_identity = await self._log.identity()
             self._failure = asyncio.get_running_loop().create_future()
             self._group = await self._log.join(
                 self._topics.owners_group,
@@ -181,6 +180,10 @@ class Server:
         self.counts.unknown += 1
         log_.info("partition %d: %s; claiming again", partition, why)
 
+    def rebuilt(self, partition: int, why: str) -> None:
+        self.counts.rebuilt += 1
+        self._say(f"partition {partition}: the store was dropped and is folded again from the journal. {why}")
+
     @property
     def fences(self) -> dict[int, Fence]:
         """The newest proved fence of each partition owned here."""
@@ -207,10 +210,9 @@ class Server:
                 self._all_claimed.set()
 
     def _take(self, partition: int) -> None:
-        store, why = self._folder.open_store(partition, self._topics, self._log_identity)
+        store, why = self._folder.open_store(partition)
         if why is not None:
-            self.counts.rebuilt += 1
-            self._say(f"partition {partition}: {why}. It is dropped and folded again from the journal.")
+            self.rebuilt(partition, why)
         owner = Owner(
             partition=partition,
             log=self._log,
