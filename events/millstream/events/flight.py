@@ -30,7 +30,10 @@ class Flight(msgspec.Struct, frozen=True, gc=False, tag=True):
 
 
 class DayReport(msgspec.Struct, frozen=True, gc=False, tag=True):
-    """What became of one carrier's day. Delays in minutes; None where nothing arrived. event_id: of the event that sent it."""
+    """What became of one carrier's day. Delays in minutes, None where nothing arrived.
+
+    event_id: of the event that sent it; a copy has the same.
+    """
 
     event_id: str
     carrier: str

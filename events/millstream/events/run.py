@@ -41,7 +41,10 @@ class RefusalAnswered(Event, frozen=True, gc=False):
 
 
 class CommandRepeated(Event, frozen=True, gc=False):
-    """A second copy of a command that was decided before: no effect, and the first answer again (code None: accepted)."""
+    """A second copy of a command that was decided before: no effect, and the first answer again.
+
+    code: None where it was accepted.
+    """
 
     code: str | None
     reason: str

@@ -104,7 +104,7 @@ class Topics(msgspec.Struct, frozen=True):
 
     @property
     def fences(self) -> str:
-        """Compacted: key = partition number, value = the newest proved fence, so that a client can begin near the end."""
+        """Compacted: partition number -> newest proved fence, so that a client can begin near the end."""
         return f"{self.prefix}.fences"
 
     @property

@@ -52,7 +52,7 @@ class Judge:
     def __init__(self, gaps: Iterable[Gap] = ()) -> None:
         self.gaps = set(gaps)
 
-    def judge(self, mark: FenceMark, offset: int, fence: Fence) -> Verdict:
+    def __call__(self, mark: FenceMark, offset: int, fence: Fence) -> Verdict:
         """Judge the record at `offset` with header `mark` by the reader's fence. Raises `Hole`."""
         kind, epoch_offset, claim_id, number = mark
         if kind == "transition":

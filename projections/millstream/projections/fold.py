@@ -94,9 +94,6 @@ def _existing(runs: Runs, run_id: str, event: Event) -> Run:
 def _evolve(runs: Runs, run: Run, event: Event, asked: str, rows: Rows) -> None:
     changed = EVOLVE[type(event)](run.state, event, asked)
     runs.touch(run.run_id)
-    has_plan = run.state.plan is not None
-    if has_plan != runs.has_plan(run.run_id):
-        runs.plan(run.run_id, rows, is_open=has_plan)
     if changed:
         items = items_of(run)
         prefix = run.key + ITEM

@@ -6,7 +6,6 @@
     o <epoch offset: 8> <claim id: 8> <number: 8> <index: 4>      an output that waits to be acknowledged
     t <due: 8> <run id> NUL <timer id>        a timer
     x <run id>                                tombstone of a removed run
-    n <run id>                                the run has a plan that isn't finished
     s <run id>                                the run has a plan with slices left
     p                                         the partition's time
     f   m                                     fence; what the store is of
@@ -27,7 +26,6 @@ RUN = b"r"
 OUTBOX = b"o"
 TIMER = b"t"
 TOMBSTONE = b"x"
-PLAN = b"n"
 PLAN = b"s"
 TIME_KEY = b"p"
 FENCE_KEY = b"f"
@@ -66,10 +64,6 @@ def answer_key(run_id: str, command_id: str) -> bytes:
 
 def tombstone_key(run_id: str) -> bytes:
     return TOMBSTONE + run_id.encode()
-
-
-def plan_key(run_id: str) -> bytes:
-    return PLAN + run_id.encode()
 
 
 def plan_key(run_id: str) -> bytes:
@@ -118,8 +112,6 @@ def describe(key: bytes) -> str:
         return f"tombstone of run {key[1:].decode(errors='replace')!r}"
     if kind == PLAN:
         return f"unfinished plan of run {key[1:].decode(errors='replace')!r}"
-    if kind == PLAN:
-        return f"open plan of run {key[1:].decode(errors='replace')!r}"
     return f"key {key!r}"
 
 

@@ -37,7 +37,6 @@ class MonthBook(MonthBookHead, tag="monthbook"):
     """A month book with its days: day -> figures, in the order in which they came."""
 
     noun: ClassVar[str] = "monthbook"
-    plan: ClassVar[None] = None
 
     days: dict[str, Figures] = {}
 

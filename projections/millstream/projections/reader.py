@@ -69,7 +69,8 @@ class JournalReader:
     """Folds one partition of the journal into `runs` and its store. One task at a time may use it.
 
     learn: reads the schemas topic to its end; called where a record's schema isn't known. applied: told of every
-    transition that counts, after it is written, with its record. claimed: told of every claim, with its offset. clock: seconds that only grow.
+    transition that counts, after it is written, with its record. claimed: told of every claim, with its offset.
+    clock: seconds that only grow.
     """
 
     def __init__(
@@ -101,10 +102,10 @@ class JournalReader:
         """Go past these holes."""
         self._judge.gaps.update(gaps)
 
-    def rewind(self) -> None:
-        """Take fence and position from the store again, as after `Runs.clear`."""
-        self.fence = self._runs.store.fence()
-        self.position = self.fence.offset + 1
+    @property
+    def newest_at(self) -> int:
+        """Partition time of the last transition folded, in ms."""
+        return self._runs.at
 
     async def prepare(self) -> str | None:
         """`check` the store; drop one of another log or of other folds. Returns why, to be said loudly, or None.
@@ -118,7 +119,6 @@ class JournalReader:
             store.drop()
             store.set_meta(await meta_of(self._log, self._topics, self._partition))
             self._runs.clear()
-            self.rewind()
             return str(why)
         return None
 
@@ -127,7 +127,8 @@ class JournalReader:
 
         Raises `StoreOfAnotherLog`, `StoreOfOtherFolds`, `StoreAheadOfLog`, `PartitionCountMismatch`, `StoreDamaged`.
         """
-        store, fence = self._runs.store, self.fence
+        store = self._runs.store
+        fence = store.fence()
         expected = await meta_of(self._log, self._topics, self._partition)
         found = store.meta()
         if found is None:
@@ -148,6 +149,7 @@ class JournalReader:
         can't be read; what lies before the record is folded and written by then.
         """
         topic, partition = self._topics.journal, self._partition
+        self._resume()
         slice_end = self._clock() + self._slice_s
         async for records in read_range(self._log, topic, partition, self.position, until):
             begin = 0
@@ -169,6 +171,13 @@ class JournalReader:
         """Fold up to where the log ends now."""
         bounds = await self._log.bounds(self._topics.journal, self._partition)
         return await self.catch_up(bounds.end)
+
+    def _resume(self) -> None:
+        """Begin behind the store's fence, which an owner moves too: it writes what it has proved by itself."""
+        fence = self._runs.store.fence()
+        if fence != self.fence:
+            self.fence = fence
+            self.position = fence.offset + 1
 
     async def _fold_some(self, records: Sequence[StoredRecord], begin: int, slice_end: float) -> int:
         """Fold a batch from `begin` on; returns the index behind it. Mends what can be mended and goes on."""

@@ -27,7 +27,6 @@ from millstream.projections.keys import (
     ITEM,
     OUTBOX,
     PLAN,
-    PLAN,
     TIME_KEY,
     TOMBSTONE,
     answer_key,
@@ -35,7 +34,6 @@ from millstream.projections.keys import (
     pack_position,
     pack_time,
     parse_outbox,
-    plan_key,
     plan_key,
     run_prefix,
     tombstone_key,
@@ -134,7 +132,6 @@ class Runs:
         )
         self._last_output = self._proved_output = self.outbox[-1][0] if self.outbox else NOTHING_SENT
         self._plans = {key[1:].decode() for key, _ in self.store.scan(PLAN)}
-        self._plans = {key[len(PLAN) :].decode(): None for key, _ in self.store.scan(PLAN)}
         self._any_tombstone = next(self.store.scan(TOMBSTONE), None) is not None
 
     def get(self, run_id: str) -> Run | None:
@@ -170,14 +167,6 @@ class Runs:
     def open_plans(self) -> list[str]:
         """Runs whose plans have slices left, as of the last finished batch."""
         return sorted(self._plans)
-
-    def has_plan(self, run_id: str) -> bool:
-        """Whether the run has a plan that isn't finished."""
-        return run_id in self._plans
-
-    def open_plans(self) -> list[str]:
-        """Ids of the runs with an unfinished plan."""
-        return list(self._plans)
 
     def pending_outputs(self) -> Iterator[tuple[Sent, Output]]:
         """Outputs that are proved and not acknowledged, in journal order."""
@@ -229,23 +218,12 @@ class Runs:
                 rows[prefix + ITEM + pack_position(position)] = None
             for timer_id, due_at in run.timers.items():
                 self.timers.change(due_at, run_id, timer_id, rows, is_set=False)
-        if run_id in self._plans:
-            self.plan(run_id, rows, is_open=False)
         self._cache[run_id] = None
         self.touch(run_id)
         rows[tombstone_key(run_id)] = encode(tombstone)
         self._tombstones[run_id] = (self._batch, tombstone)
         self._buried.append(run_id)
         self._any_tombstone = True
-
-    def plan(self, run_id: str, rows: Rows, *, is_open: bool) -> None:
-        """The run's plan has begun, or is over."""
-        if is_open:
-            self._plans[run_id] = None
-            rows[plan_key(run_id)] = b""
-        else:
-            del self._plans[run_id]
-            rows[plan_key(run_id)] = None
 
     def put_output(self, sent: Sent, output: Output, rows: Rows) -> None:
         rows[outbox_key(sent)] = encode(output)
