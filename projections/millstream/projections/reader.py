@@ -149,7 +149,7 @@ class JournalReader:
         can't be read; what lies before the record is folded and written by then.
         """
         topic, partition = self._topics.journal, self._partition
-        self._resume()
+        self.rewind()
         slice_end = self._clock() + self._slice_s
         async for records in read_range(self._log, topic, partition, self.position, until):
             begin = 0
@@ -172,7 +172,7 @@ class JournalReader:
         bounds = await self._log.bounds(self._topics.journal, self._partition)
         return await self.catch_up(bounds.end)
 
-    def _resume(self) -> None:
+    def rewind(self) -> None:
         """Begin behind the store's fence, which an owner moves too: it writes what it has proved by itself."""
         fence = self._runs.store.fence()
         if fence != self.fence:
