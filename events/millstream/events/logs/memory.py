@@ -89,7 +89,8 @@ class MemoryCluster:
         self._order = itertools.count()
         self._incarnations = itertools.count(1)
         self._last_ms = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        # Not a set: who is woken first must follow from the seed, not from addresses.
+        self._waiting: dict[asyncio.Future[None], None] = {}
 
     def make_topic(self, spec: TopicSpec) -> None:
         self.specs[spec.name] = spec
@@ -149,20 +150,20 @@ class MemoryCluster:
                 future.set_result(None)
         self._waiting.clear()
 
-    async def wait_change(self, mark: int, own: set[asyncio.Future[None]], timeout_s: float | None) -> None:
+    async def wait_change(self, mark: int, own: dict[asyncio.Future[None], None], timeout_s: float | None) -> None:
         """Until `changes` is no longer `mark`, a future in `own` is resolved by somebody else, or the time-out."""
         if self.changes != mark:
             return
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         timer = None if timeout_s is None else loop.call_later(timeout_s, _resolve, future)
-        self._waiting.add(future)
-        own.add(future)
+        self._waiting[future] = None
+        own[future] = None
         try:
             await future
         finally:
-            self._waiting.discard(future)
-            own.discard(future)
+            self._waiting.pop(future, None)
+            own.pop(future, None)
             if timer is not None:
                 timer.cancel()
 
@@ -177,7 +178,7 @@ class MemoryReader(PartReader):
 
     def __init__(self, log: MemoryLog, positions: Mapping[TopicPartition, int]) -> None:
         self._log = log
-        self._waits: set[asyncio.Future[None]] = set()
+        self._waits: dict[asyncio.Future[None], None] = {}
         super().__init__(positions)
 
     def _mark(self) -> int:
@@ -333,9 +334,7 @@ class MemoryLog:
             pending.landed = True  # on its way for good: `retire` adds no second copy
             cluster.land_later(pending, self.faults.late_after())
         if end in (End.LANDED_ERROR, End.LATE_ERROR, End.REFUSED):
-            _tell_error(
-                told, f"the append to {pending.tp.topic!r} partition {pending.tp.partition} had an error"
-            )
+            _tell_error(told, f"the append to {pending.tp.topic!r} partition {pending.tp.partition} had an error")
         if told.done():
             self._pending.remove(pending)
 
@@ -422,6 +421,4 @@ class MemoryLog:
 
 def _tell_error(told: asyncio.Future[Appended], text: str) -> None:
     if not told.done():
-        told.set_exception(
-            AppendUnknown(f"{text}. It may have landed, may still land, or never will: read the log.")
-        )
+        told.set_exception(AppendUnknown(f"{text}. It may have landed, may still land, or never will: read the log."))

@@ -64,9 +64,7 @@ class GroupState:
 class MemoryGroup:
     """A member. While it is silent it learns nothing, and after its session time-out others get its partitions."""
 
-    def __init__(
-        self, state: GroupState, instance_id: str, topics: frozenset[str], session_timeout_s: float
-    ) -> None:
+    def __init__(self, state: GroupState, instance_id: str, topics: frozenset[str], session_timeout_s: float) -> None:
         self._state = state
         self.instance_id = instance_id
         self.topics = topics
@@ -77,7 +75,7 @@ class MemoryGroup:
         self._closed = False
         self._silent_since: float | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._waits: set[asyncio.Future[None]] = set()
+        self._waits: dict[asyncio.Future[None], None] = {}
         state.enter(self)
 
     @property
@@ -124,11 +122,11 @@ class MemoryGroup:
             if self._generation > since_generation:
                 return self._assignment
             future: asyncio.Future[None] = loop.create_future()
-            self._waits.add(future)
+            self._waits[future] = None
             try:
                 await future
             finally:
-                self._waits.discard(future)
+                self._waits.pop(future, None)
 
     def silent_for_s(self) -> float:
         if self._silent_since is None:
