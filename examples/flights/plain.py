@@ -42,9 +42,7 @@ def reports(path: Path | str = JANUARY) -> dict[CarrierDay, Report]:
     return {key: _report(rows) for key, rows in days.items()}
 
 
-def worst(
-    reports: dict[CarrierDay, Report], n: int = 5, min_arrivals: int = 20
-) -> list[tuple[CarrierDay, Report]]:
+def worst(reports: dict[CarrierDay, Report], n: int = 5, min_arrivals: int = 20) -> list[tuple[CarrierDay, Report]]:
     """The `n` days with the highest mean arrival delay, worst first. Days with fewer arrivals don't count."""
     ranked = sorted(
         (-mean, key)

@@ -34,9 +34,7 @@ def random_day(rng: np.random.Generator, flights: int) -> DayArrays:
 minutes = st.one_of(
     st.integers(-90, 1500).map(float),
     st.floats(),  # also NaN, infinite, subnormal, and near the end of the range
-    st.sampled_from(
-        [NAN, INF, -INF, 0.0, -0.0, 30.0, math.nextafter(30.0, 31.0), 1e8, 1e-8, 5e-324, 1.7e308]
-    ),
+    st.sampled_from([NAN, INF, -INF, 0.0, -0.0, 30.0, math.nextafter(30.0, 31.0), 1e8, 1e-8, 5e-324, 1.7e308]),
 )
 
 

@@ -137,18 +137,18 @@ def test_the_order_of_the_flights_changes_no_bit() -> None:
 
 
 def test_the_largest_day_that_is_taken_is_still_exact() -> None:
-    # The worst case for whole numbers in a cell: all bits set, and the highest power of a group of eight.
-    worst = 2.0**7 - 2.0**-46
-    delays = np.full(ROWS_A_DAY_MAX, worst)
-    assert alone(DayArrays(delays, np.zeros(ROWS_A_DAY_MAX, np.bool_))).mean_arr_delay_min == worst
+    # The worst case: all bits set at the top of a group of eight powers, and odd ones at the bottom of a group.
+    # The last value cancels what float64 can hold of the sum: what is left shows any bit that was lost.
+    delays = [2.0**15 - 2.0**-38] * (ROWS_A_DAY_MAX - 3) + [2.0**7 + 2.0**-45, 0.5 + 2.0**-53]
+    delays.append(-math.fsum(delays))
+    assert len(delays) == ROWS_A_DAY_MAX
+    assert alone(day(delays)).mean_arr_delay_min == math.fsum(delays) / len(delays) != 0.0
 
 
 def test_a_larger_day_is_refused_with_its_size_and_the_limit() -> None:
     rows = ROWS_A_DAY_MAX + 1
     large = DayArrays(np.broadcast_to(0.0, rows), np.broadcast_to(np.False_, rows))
-    with pytest.raises(
-        WrongArray, match=r"day 1 of the batch: 524,289 flights are over the limit of 524,288"
-    ):
+    with pytest.raises(WrongArray, match=r"day 1 of the batch: 524,289 flights are over the limit of 524,288"):
         launch([day([1.0]), large])
 
 

@@ -77,9 +77,7 @@ def test_a_gpu_that_computes_wrongly_is_not_used(use: Use) -> None:
         (cupy(broken="no driver"), r"a trial launch failed \(RuntimeError: no driver\)"),
     ],
 )
-def test_asking_for_a_gpu_that_does_not_work_says_what_is_missing(
-    use: Use, module: ModuleType, missing: str
-) -> None:
+def test_asking_for_a_gpu_that_does_not_work_says_what_is_missing(use: Use, module: ModuleType, missing: str) -> None:
     use("gpu", module)
     with pytest.raises(device.NoGpu, match=f"MILLSTREAM_DEVICE=gpu, but no GPU can be used: {missing}.*=cpu"):
         device.xp()

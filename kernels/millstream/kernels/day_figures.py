@@ -63,8 +63,8 @@ def check(day: DayArrays, place: int = 0) -> None:
     Strided, read-only and big-endian arrays are fine: they are copied, by value, before anything is computed.
     """
     delays, cancelled = day
-    _check_array(delays, "arr_delay_min", "float64", place)
-    _check_array(cancelled, "cancelled", "bool", place)
+    _check_array(delays, "arr_delay_min", np.float64, place)
+    _check_array(cancelled, "cancelled", np.bool_, place)
     if len(delays) != len(cancelled):
         raise WrongArray(
             f"{NAME}, day {place} of the batch: arr_delay_min has {len(delays)} values and cancelled"
@@ -133,18 +133,17 @@ def reference(day: DayArrays) -> DayFigures:
     )
 
 
-def _check_array(array: object, field: str, dtype: str, place: int) -> None:
-    where = f"{NAME}, day {place} of the batch, {field}"
+def _check_array(array: object, field: str, kind: type[np.generic], place: int) -> None:
     if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise WrongArray(
-            f"{where}: expected a NumPy array of {dtype}, got {type(array).__name__}."
-            f" Make it one; a mask is not looked at: write NaN where a flight didn't arrive."
+            f"{NAME}, day {place} of the batch, {field}: expected a NumPy array of {kind(0).dtype}, got"
+            f" {type(array).__name__}. Make it one; a mask is not looked at: write NaN where a flight didn't arrive."
         )
-    # By value, not by byte order: big-endian float64 is float64.
-    if array.dtype.newbyteorder("=") != np.dtype(dtype) or array.ndim != 1:
+    # The scalar type, not the dtype: float64 of the other byte order is float64.
+    if array.dtype.type is not kind or array.ndim != 1:
         raise WrongArray(
-            f"{where}: expected {dtype} of shape (flights,), got {array.dtype} of shape {array.shape}."
-            f" Convert it where it is made."
+            f"{NAME}, day {place} of the batch, {field}: expected {kind(0).dtype} of shape (flights,), got"
+            f" {array.dtype} of shape {array.shape}. Convert it where it is made."
         )
 
 

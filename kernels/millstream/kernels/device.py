@@ -61,8 +61,7 @@ def _device() -> _Device:
     setting = os.environ.get(SETTING, "") or "auto"
     if setting not in CHOICES:
         raise WrongDevice(
-            f"{SETTING}={setting!r} is not a device. Set it to one of {', '.join(CHOICES)},"
-            f" or unset it, which is auto."
+            f"{SETTING}={setting!r} is not a device. Set it to one of {', '.join(CHOICES)}, or unset it, which is auto."
         )
     return _picked(setting)
 
