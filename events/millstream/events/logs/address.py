@@ -46,12 +46,7 @@ def bootstrap_servers(address: str) -> str:
     servers = address.removeprefix("kafka://").split(",")
     for server in servers:
         host, colon, port = server.rpartition(":")
-        if (
-            not colon
-            or not host
-            or "/" in server
-            or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)
-        ):
+        if not colon or not host or "/" in server or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
             raise BadAddress(f"log address {address!r}: {server!r} isn't host:port. {_FORMS}.")
     return ",".join(servers)
 

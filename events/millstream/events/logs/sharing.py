@@ -40,9 +40,7 @@ def share_out(
     return given
 
 
-def _even_out(
-    given: dict[TopicPartition, str], members: Mapping[str, frozenset[str]], load: dict[str, int]
-) -> None:
+def _even_out(given: dict[TopicPartition, str], members: Mapping[str, frozenset[str]], load: dict[str, int]) -> None:
     # Each move lowers the sum of squared loads, so this ends.
     moved = True
     while moved:

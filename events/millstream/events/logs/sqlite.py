@@ -145,9 +145,7 @@ class SqliteLog:
 
     async def append(self, topic: str, partition: int, records: Sequence[Record]) -> Appended:
         size = batch_bytes(topic, records, self._limits)
-        rows: list[Row] = [
-            (r.key, r.value, encode_headers(r.headers) if r.headers else None) for r in records
-        ]
+        rows: list[Row] = [(r.key, r.value, encode_headers(r.headers) if r.headers else None) for r in records]
         return await self.writer.append(TopicPartition(topic, partition), rows, size)
 
     async def retire(self) -> None:
@@ -169,11 +167,7 @@ class SqliteLog:
             return
         # The new beginning first, the rows after it: a reader never meets a gap that it can't tell from an end.
         await self.writer.run(
-            lambda c: (
-                c.execute(
-                    "UPDATE streams SET first = max(first, ?) WHERE id = ?", (offset, stream.id)
-                ).rowcount
-            )
+            lambda c: c.execute("UPDATE streams SET first = max(first, ?) WHERE id = ?", (offset, stream.id)).rowcount
         )
         while await self.writer.run(lambda c: _delete_slice(c, stream.id, offset)):
             pass

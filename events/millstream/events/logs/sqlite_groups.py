@@ -170,16 +170,10 @@ def _share_out(connection: sqlite3.Connection, me: Member, *, always: bool) -> b
     ).rowcount
     members = {
         instance: frozenset(msgspec.json.decode(topics, type=list[str]))
-        for instance, topics in connection.execute(
-            "SELECT instance, topics FROM members WHERE name = ?", (me.group,)
-        )
+        for instance, topics in connection.execute("SELECT instance, topics FROM members WHERE name = ?", (me.group,))
     }
     wanted = frozenset[str]().union(*members.values())
-    there = {
-        TopicPartition(t, p)
-        for t, p in connection.execute("SELECT topic, partition FROM streams")
-        if t in wanted
-    }
+    there = {TopicPartition(t, p) for t, p in connection.execute("SELECT topic, partition FROM streams") if t in wanted}
     held = {
         TopicPartition(t, p): instance
         for t, p, instance in connection.execute(

@@ -183,9 +183,7 @@ class SqliteReader(PartReader):
         self._log.waker.wake_all()
 
 
-def select_records(
-    connection: sqlite3.Connection, stream: int, position: int, max_records: int
-) -> list[StoredRecord]:
+def select_records(connection: sqlite3.Connection, stream: int, position: int, max_records: int) -> list[StoredRecord]:
     """Up to `max_records` from `position` on, fewer where they are large: reading must not fill the memory."""
     cursor = connection.execute(
         f'SELECT "offset", timestamp, key, value, headers FROM records_{stream}'  # noqa: S608 - a number

@@ -86,9 +86,7 @@ class Job(Work):
 
     __slots__ = ("do", "groups")
 
-    def __init__(
-        self, future: asyncio.Future[Any], since: float, do: Do, groups: Callable[[Any], bool] | None
-    ) -> None:
+    def __init__(self, future: asyncio.Future[Any], since: float, do: Do, groups: Callable[[Any], bool] | None) -> None:
         super().__init__(future, since)
         self.do = do
         self.groups = groups
@@ -193,9 +191,7 @@ class Writer:
             work.abandoned = True
             self._open.discard(work)
             if not work.future.done():
-                work.future.set_exception(
-                    _unknown(why) if isinstance(work, Append) else LogUnavailable(f"{why}.")
-                )
+                work.future.set_exception(_unknown(why) if isinstance(work, Append) else LogUnavailable(f"{why}."))
 
     async def stop(self) -> None:
         """Write what is queued, then end the thread."""
@@ -206,9 +202,7 @@ class Writer:
             await asyncio.to_thread(self._thread.join, STUCK_S)
         self._give_up(list(self._open), "the log was closed")
 
-    def _tell(
-        self, ended: list[tuple[Work, Any]], touched: list[TopicPartition] | None, committed: bool
-    ) -> None:
+    def _tell(self, ended: list[tuple[Work, Any]], touched: list[TopicPartition] | None, committed: bool) -> None:
         for work, result in ended:
             self._open.discard(work)
             if work.future.done():
@@ -423,9 +417,7 @@ class Writer:
         self._groups += 1
         if self._groups % 64 == 0 and self._wal_bytes() > WAL_BYTES_MAX:
             self._pages = max(self._pages, CHECKPOINT_PAGES_BUSY)
-        if self._pages < CHECKPOINT_PAGES or (
-            self._pages < CHECKPOINT_PAGES_BUSY and not self._queue.empty()
-        ):
+        if self._pages < CHECKPOINT_PAGES or (self._pages < CHECKPOINT_PAGES_BUSY and not self._queue.empty()):
             return
         assert self.lock is not None
         self._pages = 0
