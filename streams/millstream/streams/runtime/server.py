@@ -68,6 +68,8 @@ class Server:
     say: gets a line for people whenever something happens that they should know.
     """
 
+    owner_type: type[Owner] = Owner
+
     def __init__(
         self,
         log: Log,
@@ -213,7 +215,7 @@ class Server:
         store, why = self._folder.open_store(partition)
         if why is not None:
             self.rebuilt(partition, why)
-        owner = Owner(
+        owner = self.owner_type(
             partition=partition,
             log=self._log,
             topics=self._topics,
