@@ -7,7 +7,7 @@ and knows no clock: the same records give the same rows, to the byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from millstream.events.envelope import Event, Ref, Sent, Transition
@@ -23,7 +23,7 @@ from millstream.events.run import (
     TimerFired,
     TimerSet,
 )
-from millstream.projections.keys import ITEM, pack_position
+from millstream.projections.keys import ANSWER, ITEM, pack_position, run_prefix
 from millstream.projections.run import BEGIN, EVOLVE, Run, encode, items_of
 from millstream.projections.runs import RUNS_MAX, Answer, Output, Runs, Tombstone
 from millstream.projections.timers import Rows
@@ -37,35 +37,47 @@ FOLDS_VERSION = 1
 def apply(runs: Runs, transition: Transition, ref: Ref, rows: Rows) -> None:
     """Fold one transition, the journal record `ref`, into `runs`; put the rows that change into `rows`.
 
-    Raises `NewerFormat` on an event that these folds don't know. Call `finish` once for the whole batch.
+    `rows` is the same dictionary for all of a batch; call `finish` once behind the last one.
+    Raises `NewerFormat` on an event that these folds don't know.
     """
     runs.at = transition.at
+    runs.open = rows
     if transition.sent is not None:
         runs.forget_outputs(transition.sent, rows)
-    run_id, events = transition.run_id, transition.events
+    run_id, command_id = transition.run_id, transition.command_id
     run: Run | None = None
-    for index, event in enumerate(events):
+    code: str | None = None
+    reason = ""
+    for index, event in enumerate(transition.events):
         kind = type(event)
-        asked = ""
-        if kind.output:
-            asked = ref.output_id(index)
-            sent = Sent(ref.epoch_offset, ref.claim_id, ref.number, index)
-            runs.put_output(sent, (run_id, transition.at, event), rows)
-        if kind in EVOLVE:
+        asked = _ask(runs, transition, ref, index, rows) if kind.output else ""
+        evolve = EVOLVE.get(kind)
+        if evolve is not None:
             if run is None:
                 run = runs.get(run_id) or _begin(runs, run_id, event)
-            _evolve(runs, run, event, asked, rows)
+            _put_items(run, evolve(run.state, event, asked), rows)
+            runs.touch(run_id)
         elif kind in TIMER_EVENTS:
             if run is None:
                 run = _existing(runs, run_id, event)
             TIMER_EVENTS[kind](runs, run, event, rows)
+        elif isinstance(event, CommandRefused):
+            code, reason = event.code, event.reason
+        elif isinstance(event, CommandRepeated):
+            # The first copy's answer stands.
+            command_id = None
+        elif isinstance(event, RunRemoved):
+            _bury(runs, transition, event, rows)
+            command_id = run = None
         elif kind not in NO_STATE:
             raise NewerFormat(
-                f"run {run_id!r}: these folds (version {FOLDS_VERSION}) don't know the event {kind.__name__}. The journal"
-                f" was written by a newer release; upgrade this process."
+                f"run {run_id!r}: these folds (version {FOLDS_VERSION}) don't know the event {kind.__name__}."
+                f" The journal was written by a newer release; upgrade this process."
             )
-    if run_id:
-        _answer(runs, transition, rows)
+    if command_id is not None and run_id:
+        key = (run_prefix(run_id) if run is None else run.key) + ANSWER + command_id.encode()
+        rows[key] = encode(Answer(code, reason, transition.reply, transition.at))
+        runs.answered.add(run_id)
 
 
 def finish(runs: Runs, rows: Rows) -> None:
@@ -91,14 +103,26 @@ def _existing(runs: Runs, run_id: str, event: Event) -> Run:
     return run
 
 
-def _evolve(runs: Runs, run: Run, event: Event, asked: str, rows: Rows) -> None:
-    changed = EVOLVE[type(event)](run.state, event, asked)
-    runs.touch(run.run_id)
-    if changed:
-        items = items_of(run)
-        prefix = run.key + ITEM
-        for position in changed:
+def _ask(runs: Runs, transition: Transition, ref: Ref, index: int, rows: Rows) -> str:
+    """Put the output of the event at `index` into the outbox; returns its id."""
+    sent = Sent(ref.epoch_offset, ref.claim_id, ref.number, index)
+    runs.put_output(sent, (transition.run_id, transition.at, transition.events[index]), rows)
+    return ref.output_id(index)
+
+
+def _put_items(run: Run, positions: Iterable[int], rows: Rows) -> None:
+    if positions:
+        items, prefix = items_of(run), run.key + ITEM
+        for position in positions:
             rows[prefix + pack_position(position)] = encode(items[position])
+
+
+def _bury(runs: Runs, transition: Transition, removed: RunRemoved, rows: Rows) -> None:
+    """The answer goes into the tombstone, since the run's own are gone with it."""
+    answer = None
+    if transition.command_id is not None:
+        answer = Answer(None, "", transition.reply, transition.at)
+    runs.bury(transition.run_id, Tombstone(removed.tombstone_until, transition.command_id, answer), rows)
 
 
 def _timer_set(runs: Runs, run: Run, event: TimerSet, rows: Rows) -> None:
@@ -118,27 +142,4 @@ TIMER_EVENTS: dict[type[Event], Callable[[Runs, Run, Any, Rows], None]] = {
     TimerCancelled: _timer_over,
     TimerFired: _timer_over,
 }
-NO_STATE = frozenset(
-    {CommandRefused, CommandRepeated, CommandForwarded, CommandDeadLettered, RefusalAnswered, RunRemoved}
-)
-
-
-def _answer(runs: Runs, transition: Transition, rows: Rows) -> None:
-    """Keep how the command was decided; in the tombstone, where it has removed its run."""
-    run_id, command_id = transition.run_id, transition.command_id
-    code: str | None = None
-    reason = ""
-    removed: RunRemoved | None = None
-    for event in transition.events:
-        kind = type(event)
-        if kind is CommandRefused:
-            code, reason = event.code, event.reason  # type: ignore[attr-defined]
-        elif kind is CommandRepeated:
-            return
-        elif isinstance(event, RunRemoved):
-            removed = event
-    answer = None if command_id is None else Answer(code, reason, transition.reply, transition.at)
-    if removed is not None:
-        runs.bury(run_id, Tombstone(removed.tombstone_until, command_id, answer), rows)
-    elif command_id is not None and answer is not None:
-        runs.answer(run_id, command_id, answer, rows)
+NO_STATE = frozenset({CommandForwarded, CommandDeadLettered, RefusalAnswered})

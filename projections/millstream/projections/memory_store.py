@@ -42,10 +42,12 @@ class _Group:
 
 
 class MemoryStore:
-    """Rows in dictionaries. `crash` goes back to the last `flush`, as the death of a process does to a store on disk."""
+    """Rows in dictionaries. `crash` goes back to the last `flush`, as the death of a process does to a store on disk;
+    with `can_crash` off it needn't remember how."""
 
-    def __init__(self, path: str = "memory") -> None:
+    def __init__(self, path: str = "memory", *, can_crash: bool = True) -> None:
         self.path = path
+        self._can_crash = can_crash
         self._groups: dict[bytes, _Group] = {}
         self._undo: dict[bytes, bytes | None] = {}
 
@@ -123,7 +125,7 @@ class MemoryStore:
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = _Group()
-        if key not in self._undo:
+        if self._can_crash and key not in self._undo:
             self._undo[key] = group.rows.get(key)
         if value is not None:
             group.put(key, value)

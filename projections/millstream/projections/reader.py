@@ -200,6 +200,7 @@ class JournalReader:
         judge, decode, runs, clock = self._judge, self._decode, self._runs, self._clock
         rows: Rows = {}
         applied: list[tuple[Ref, Transition, StoredRecord]] = []
+        tell = self._applied is not None
         fence, problem = self.fence, None
         done = begin
         for done in range(begin, min(begin + self._batch_records, len(records))):
@@ -228,7 +229,9 @@ class JournalReader:
                 runs.clear()
                 raise _unreadable(self._topics.journal, self._partition, record, error) from error
             fence = fence_after(fence, mark, record.offset, value)
-            applied.append((ref, value, record))
+            self.transitions += 1
+            if tell:
+                applied.append((ref, value, record))
             if clock() >= slice_end:
                 done += 1
                 break
@@ -243,7 +246,6 @@ class JournalReader:
         finish(self._runs, rows)
         self._runs.write(rows, fence)
         self.fence = fence
-        self.transitions += len(applied)
         if self._applied is not None:
             for ref, transition, record in applied:
                 self._applied(ref, transition, record)

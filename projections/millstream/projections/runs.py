@@ -22,7 +22,6 @@ from millstream.events.envelope import NOTHING_SENT, Event, Fence, Sent
 from millstream.events.monthbook import MonthAnswered
 from millstream.events.run import CommandDeadLettered, CommandForwarded, RefusalAnswered
 from millstream.projections.keys import (
-    ANSWER,
     HEAD,
     ITEM,
     OUTBOX,
@@ -31,7 +30,6 @@ from millstream.projections.keys import (
     TOMBSTONE,
     answer_key,
     outbox_key,
-    pack_position,
     pack_time,
     parse_outbox,
     plan_key,
@@ -39,7 +37,7 @@ from millstream.projections.keys import (
     tombstone_key,
     unpack_time,
 )
-from millstream.projections.run import Run, encode, from_rows, has_plan, head_row, items_of
+from millstream.projections.run import Run, encode, from_rows, has_plan, head_row
 from millstream.projections.store import Store
 from millstream.projections.timers import Rows, Timers
 
@@ -72,21 +70,13 @@ class Tombstone(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Sealed(NamedTuple):
-    """A finished batch that is not written yet: whom it concerns."""
+    """A finished batch that is not written yet. run_ids: of runs that it changes; answered: of those with answers."""
 
     rows: Rows
     run_ids: set[str]
-    answers: list[tuple[str, str]]
-    tombstones: list[str]
+    answered: set[str]
     timers: set[bytes]
     last_output: Sent
-
-
-class Kept(NamedTuple):
-    """An unwritten answer (None: gone with its run) or tombstone, and in which batch it was last changed."""
-
-    batch: int
-    answer: Answer | None
 
 
 _answer: Callable[[bytes], Answer] = msgspec.msgpack.Decoder(Answer).decode
@@ -98,7 +88,8 @@ class Runs:
     """Runs, answers, tombstones, timers and outputs of one partition.
 
     max_runs: how many runs stay in memory, least recently used out; those with unwritten changes always stay.
-    at: partition time of the last transition, ms. outbox: outputs that aren't acknowledged, in order, unproved ones too.
+    at: partition time of the last transition, ms. outbox: outputs that aren't acknowledged, in order, unproved ones
+    too. open, answered: the rows of the batch that isn't finished yet, and the runs with answers in it.
     """
 
     def __init__(self, store: Store, max_runs: int = RUNS_MAX) -> None:
@@ -116,12 +107,9 @@ class Runs:
         self._cache: OrderedDict[str, Run | None] = OrderedDict()
         self._unwritten: dict[str, int] = {}
         self._dirty: set[str] = set()
-        self._answers: dict[str, dict[str, Kept]] = {}
-        self._answered: list[tuple[str, str]] = []
-        self._tombstones: dict[str, tuple[int, Tombstone]] = {}
-        self._buried: list[str] = []
         self._sealed: deque[Sealed] = deque()
-        self._batch = 0
+        self.open: Rows = {}
+        self.answered: set[str] = set()
         row = self.store.get(TIME_KEY)
         self.at = 0 if row is None else unpack_time(row)
         # Acknowledged outputs left deleted rows below: begin behind them.
@@ -147,15 +135,9 @@ class Runs:
 
     def peek_answer(self, run_id: str, command_id: str) -> Answer | None:
         """How this command of the run was decided, or None if it wasn't yet."""
-        of_run = self._answers.get(run_id)
-        if of_run is not None and command_id in of_run:
-            kept = of_run[command_id].answer
-            if kept is not None:
-                return kept
-        else:
-            row = self.store.get(answer_key(run_id, command_id))
-            if row is not None:
-                return _answer(row)
+        row = self._row(answer_key(run_id, command_id))
+        if row is not None:
+            return _answer(row)
         buried = self._buried_as(run_id)
         return buried.answer if buried is not None and buried.command_id == command_id else None
 
@@ -181,7 +163,12 @@ class Runs:
         batch = self._sealed.popleft()
         self._proved_output = batch.last_output
         self.timers.written(batch.timers)
-        self._settle(batch, self._batch - len(self._sealed) - 1)
+        for run_id in batch.run_ids:
+            left = self._unwritten[run_id] - 1
+            if left:
+                self._unwritten[run_id] = left
+            else:
+                del self._unwritten[run_id]
 
     # What folds call: each changes memory and puts its rows into `rows`.
 
@@ -197,32 +184,20 @@ class Runs:
             self._dirty.add(run_id)
             self._unwritten[run_id] = self._unwritten.get(run_id, 0) + 1
 
-    def answer(self, run_id: str, command_id: str, answer: Answer, rows: Rows) -> None:
-        rows[answer_key(run_id, command_id)] = encode(answer)
-        self._keep_answer(run_id, command_id, answer)
-
     def bury(self, run_id: str, tombstone: Tombstone, rows: Rows) -> None:
         """Drop a run with all its rows; leave a tombstone."""
         run = self.get(run_id)
         prefix = run_prefix(run_id)
-        answers = prefix + ANSWER
         for key, _ in self.store.scan(prefix):
             rows[key] = None
-            if key.startswith(answers):
-                self._keep_answer(run_id, key[len(answers) :].decode(), None)
-        for command_id in list(self._answers.get(run_id, ())):
-            rows[answer_key(run_id, command_id)] = None
-            self._keep_answer(run_id, command_id, None)
+        for unwritten in self._unwritten_rows(run_id):
+            rows.update({key: None for key in unwritten if key.startswith(prefix)})
         if run is not None:
-            for position in range(len(items_of(run))):
-                rows[prefix + ITEM + pack_position(position)] = None
             for timer_id, due_at in run.timers.items():
                 self.timers.change(due_at, run_id, timer_id, rows, is_set=False)
         self._cache[run_id] = None
         self.touch(run_id)
         rows[tombstone_key(run_id)] = encode(tombstone)
-        self._tombstones[run_id] = (self._batch, tombstone)
-        self._buried.append(run_id)
         self._any_tombstone = True
 
     def put_output(self, sent: Sent, output: Output, rows: Rows) -> None:
@@ -256,9 +231,8 @@ class Runs:
                 (self._plans.add if planned else self._plans.discard)(run_id)
         rows[TIME_KEY] = pack_time(self.at)
         timers = self.timers.seal(rows)
-        self._sealed.append(Sealed(rows, self._dirty, self._answered, self._buried, timers, self._last_output))
-        self._dirty, self._answered, self._buried = set(), [], []
-        self._batch += 1
+        self._sealed.append(Sealed(rows, self._dirty, self.answered, timers, self._last_output))
+        self._dirty, self.answered, self.open = set(), set(), {}
 
     def _read(self, run_id: str) -> Run | None:
         prefix = run_prefix(run_id)
@@ -279,36 +253,24 @@ class Runs:
             else:
                 del cache[run_id]
 
-    def _keep_answer(self, run_id: str, command_id: str, answer: Answer | None) -> None:
-        of_run = self._answers.get(run_id)
-        if of_run is None:
-            of_run = self._answers[run_id] = {}
-        of_run[command_id] = Kept(self._batch, answer)
-        self._answered.append((run_id, command_id))
+    def _row(self, key: bytes) -> bytes | None:
+        """A row as it will be once all that is decided is written."""
+        if key in self.open:
+            return self.open[key]
+        for batch in reversed(self._sealed):
+            if key in batch.rows:
+                return batch.rows[key]
+        return self.store.get(key)
+
+    def _unwritten_rows(self, run_id: str) -> list[Rows]:
+        """The unwritten batches that have rows of the run. Looking through one is long, so most runs need none."""
+        found = [b.rows for b in self._sealed if run_id in b.run_ids or run_id in b.answered]
+        if run_id in self._dirty or run_id in self.answered:
+            found.append(self.open)
+        return found
 
     def _buried_as(self, run_id: str) -> Tombstone | None:
         if not self._any_tombstone:
             return None
-        kept = self._tombstones.get(run_id)
-        if kept is not None:
-            return kept[1]
-        row = self.store.get(tombstone_key(run_id))
+        row = self._row(tombstone_key(run_id))
         return None if row is None else _tombstone(row)
-
-    def _settle(self, batch: Sealed, number: int) -> None:
-        """Let go of what `batch`, the `number`th, has kept in memory; what a later batch has changed stays."""
-        for run_id in batch.run_ids:
-            left = self._unwritten[run_id] - 1
-            if left:
-                self._unwritten[run_id] = left
-            else:
-                del self._unwritten[run_id]
-        for run_id, command_id in batch.answers:
-            of_run = self._answers.get(run_id)
-            if of_run is not None and command_id in of_run and of_run[command_id].batch == number:
-                del of_run[command_id]
-                if not of_run:
-                    del self._answers[run_id]
-        for run_id in batch.tombstones:
-            if run_id in self._tombstones and self._tombstones[run_id][0] == number:
-                del self._tombstones[run_id]

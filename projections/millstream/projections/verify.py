@@ -102,7 +102,7 @@ async def verify_partition(
     checker = JournalReader(log=log, topics=topics, partition=partition, runs=Runs(store), codec=codec)
     if until != NO_FENCE:
         await checker.check()
-    anew: Store = MemoryStore() if scratch is None else scratch
+    anew: Store = MemoryStore(can_crash=False) if scratch is None else scratch
     await recompute(
         log, topics, partition, anew, until, codec, slice_s=slice_s, progress=progress, learn=learn
     )
