@@ -27,7 +27,8 @@
     │   ├── UnknownSchema           a fingerprint that the schemas topic doesn't have (yet)
     │   ├── SchemaUnreadable        not Avro, or not one of ours
     │   ├── SchemaIncompatible      a change that old readers or old data can't bear
-    │   └── Undecodable             bytes that their own schema can't read
+    │   ├── Undecodable             bytes that their own schema can't read
+    │   └── Unencodable             a value that its schema can't hold
     └── BrokerFailed            the local Kafka didn't come up or go down
         └── PortTaken               somebody else listens there
 
@@ -181,6 +182,10 @@ class SchemaIncompatible(SchemaError):
 
 class Undecodable(SchemaError):
     """Bytes that can't be read as what they claim to be."""
+
+
+class Unencodable(SchemaError):
+    """A record holds a value that its schema can't; the text names record and field. Nothing was written."""
 
 
 class BrokerFailed(MillstreamError):
