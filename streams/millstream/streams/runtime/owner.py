@@ -419,7 +419,7 @@ class Owner:
         if 0 <= appended.offset < batch.base:
             return LogWentBack(
                 f"{self._topics.journal!r} partition {self.partition}: a batch landed at offset {appended.offset}, but"
-                f" records up to {batch.base - 1} were proved before. The log lost its end (an unclean leader election, or"
+                f" records up to {batch.base - 1} were proved before. The log lost its end (an unclean election, or"
                 f" a restored copy). Stopped, so that nothing is built on it. Compare replicas, then `millstream verify`."
             )
         return AppendUnknown(
