@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
+from weakref import WeakSet
 
 import msgspec
 
@@ -17,28 +19,54 @@ _ROWS_FILE = "rows.msgpack"
 
 
 class _Group:
-    """Rows that are scanned together: those of one run, or of one kind. Sorted at the first scan, kept so after it."""
+    """Rows that are scanned together: those of one run, or of one kind. Sorted at the first scan, kept so after it.
 
-    __slots__ = ("keys", "rows")
+    Keys of deleted rows go at the next scan: taking each out of a long list would copy the list.
+    """
+
+    __slots__ = ("gone", "keys", "rows")
 
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
         self.keys: list[bytes] | None = None
+        self.gone: set[bytes] = set()
 
     def put(self, key: bytes, value: bytes) -> None:
         if self.keys is not None and key not in self.rows:
-            insort(self.keys, key)
+            if key in self.gone:
+                self.gone.discard(key)
+            else:
+                insort(self.keys, key)
         self.rows[key] = value
 
     def delete(self, key: bytes) -> None:
         if self.rows.pop(key, None) is not None and self.keys is not None:
-            del self.keys[bisect_left(self.keys, key)]
+            self.gone.add(key)
 
     def range(self, first: bytes, end: bytes | None) -> list[bytes]:
+        if self.keys is None:
+            self.keys = sorted(self.rows)
+        elif self.gone:
+            gone, self.gone = self.gone, set()
+            self.keys = [key for key in self.keys if key not in gone]
         keys = self.keys
-        if keys is None:
-            keys = self.keys = sorted(self.rows)
         return keys[bisect_left(keys, first) : None if end is None else bisect_left(keys, end)]
+
+
+class _Scan:
+    """Rows in order, read as they are asked for, until the store is about to change: then all that are left are kept."""
+
+    def __init__(self, parts: list[tuple[dict[bytes, bytes], list[bytes]]]) -> None:
+        self._rows = chain.from_iterable(zip(keys, map(rows.__getitem__, keys), strict=True) for rows, keys in parts)
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return self
+
+    def __next__(self) -> tuple[bytes, bytes]:
+        return next(self._rows)
+
+    def keep(self) -> None:
+        self._rows = chain(list(self._rows))
 
 
 class MemoryStore:
@@ -50,6 +78,7 @@ class MemoryStore:
         self._can_crash = can_crash
         self._groups: dict[bytes, _Group] = {}
         self._undo: dict[bytes, bytes | None] = {}
+        self._scans: WeakSet[_Scan] = WeakSet()
 
     @classmethod
     def restored(cls, folder: str) -> MemoryStore:
@@ -72,11 +101,13 @@ class MemoryStore:
     def scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         first = prefix if start is None else max(prefix, start)
         end = after(prefix)
-        for name in self._groups_with(prefix):
-            group = self._groups[name]
-            yield from [(key, group.rows[key]) for key in group.range(first, end)]
+        groups = [self._groups[name] for name in self._groups_with(prefix)]
+        scan = _Scan([(group.rows, group.range(first, end)) for group in groups])
+        self._scans.add(scan)
+        return scan
 
     def write(self, puts: Mapping[bytes, bytes | None], fence: Fence) -> None:
+        self._keep_scans()
         for key, value in puts.items():
             self._set(key, value)
         self._set(FENCE_KEY, fence_row(fence))
@@ -88,6 +119,7 @@ class MemoryStore:
         return read_meta(self)
 
     def set_meta(self, meta: StoreMeta) -> None:
+        self._keep_scans()
         self._set(META_KEY, meta_row(meta))
 
     def checkpoint(self, folder: str) -> None:
@@ -99,6 +131,7 @@ class MemoryStore:
         self._undo.clear()
 
     def drop(self) -> None:
+        self._keep_scans()
         self._groups.clear()
         self._undo.clear()
 
@@ -107,6 +140,7 @@ class MemoryStore:
 
     def crash(self) -> None:
         """Lose all that was written since the last flush."""
+        self._keep_scans()
         undo, self._undo = self._undo, {}
         for key, value in undo.items():
             self._set(key, value)
@@ -119,6 +153,11 @@ class MemoryStore:
             copy._set(key, value)
         copy.flush()
         return copy
+
+    def _keep_scans(self) -> None:
+        for scan in list(self._scans):
+            scan.keep()
+        self._scans.clear()
 
     def _set(self, key: bytes, value: bytes | None) -> None:
         name = _group_of(key)
