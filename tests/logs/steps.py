@@ -44,6 +44,12 @@ async def read_all(log: Log, tp: TopicPartition, start: int = 0) -> list[StoredR
         await reader.close()
 
 
+async def read_on(reader: Reader, *, max_records: int = 1000) -> None:
+    """Read until an error ends it; fails where nothing comes for long."""
+    while await reader.read(max_records=max_records, timeout_s=DEADLINE_S):
+        pass
+
+
 async def settled(members: list[Group], condition: Callable[[], bool], what: str) -> None:
     """Wait until `condition` holds over the members' assignments; each change of one is looked at."""
     async with asyncio.timeout(DEADLINE_S):

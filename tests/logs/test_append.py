@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
-from millstream.events.errors import AppendUnknown, BatchTooLarge, RecordTooLarge
-from millstream.events.logs.port import Appended, Header, Record, TopicPartition
 from tests.logs.conftest import Logs
 from tests.logs.steps import make_topic, read_all, values
 from tests.support.aio import run
+
+from millstream.events.errors import AppendUnknown, BatchTooLarge, RecordTooLarge
+from millstream.events.logs.port import Appended, Header, Record, TopicPartition
 
 
 def test_an_append_returns_the_offset_of_its_first_record(logs: Logs) -> None:
@@ -127,7 +127,7 @@ def test_a_record_over_the_limit_is_refused_and_nothing_is_written(logs: Logs) -
         async with logs.open() as log:
             (tp,) = await make_topic(log, logs.topic())
             large = Record(b"v" * log.limits.record_bytes_max, key=b"k")
-            with pytest.raises(RecordTooLarge, match="1,000,001 bytes .* is over the limit of 1,000,000") as refused:
+            with pytest.raises(RecordTooLarge, match=r"1,000,001 bytes .* is over the limit of 1,000,000") as refused:
                 await log.append(*tp, [*values("a"), large])
             assert (refused.value.size, refused.value.limit) == (1_000_001, 1_000_000)
             assert (await log.bounds(*tp)).end == 0
@@ -151,7 +151,7 @@ def test_a_batch_over_the_limit_is_refused_and_nothing_is_written(logs: Logs) ->
         async with logs.open() as log:
             (tp,) = await make_topic(log, logs.topic())
             batch = [Record(b"v" * 100_000)] * 10
-            with pytest.raises(BatchTooLarge, match="10 records and 1,000,000 bytes .* limit of 900,000"):
+            with pytest.raises(BatchTooLarge, match=r"10 records and 1,000,000 bytes .* limit of 900,000"):
                 await log.append(*tp, batch)
             assert (await log.bounds(*tp)).end == 0
             await log.append(*tp, batch[:9])
@@ -164,7 +164,7 @@ def test_an_empty_batch_is_a_mistake_of_the_caller(logs: Logs) -> None:
     async def check() -> None:
         async with logs.open() as log:
             (tp,) = await make_topic(log, logs.topic())
-            with pytest.raises(ValueError, match="no records"):
+            with pytest.raises(ValueError, match=r"no records"):
                 await log.append(*tp, [])
 
     run(check())
@@ -176,7 +176,7 @@ def test_an_append_to_a_topic_that_is_not_there_ends_as_unknown(logs: Logs) -> N
 
     async def check() -> None:
         async with logs.open() as log:
-            with pytest.raises(AppendUnknown, match="is not on this log"):
+            with pytest.raises(AppendUnknown, match=r"is not on this log"):
                 await log.append(logs.topic(), 0, values("a"))
 
     run(check())

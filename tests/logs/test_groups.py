@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
-from millstream.events.errors import InstanceInUse
 from tests.logs.conftest import Logs
 from tests.logs.steps import make_topic, settled, spread
 from tests.support.aio import run
+
+from millstream.events.errors import InstanceInUse
 
 
 def test_a_single_member_gets_every_partition(logs: Logs) -> None:
@@ -121,7 +121,7 @@ def test_the_older_of_two_processes_with_one_instance_id_is_told(logs: Logs) -> 
             await older.changed(0)
             waiting = asyncio.ensure_future(older.changed(older.generation))
             newer = await two.join("g" + topic, [topic], instance_id="same", session_timeout_s=_long(logs))
-            with pytest.raises(InstanceInUse, match="'same'.*folder was probably copied"):
+            with pytest.raises(InstanceInUse, match=r"'same'.*folder was probably copied"):
                 await waiting
             assert older.assignment == frozenset()
             assert await newer.changed(0) == frozenset(partitions)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.logs.conftest import Logs
+from tests.logs.steps import make_topic, read_all, read_count, read_on, values
+from tests.support.aio import run
 
 from millstream.events.errors import OffsetOutOfRange, Stop, TopicMissing
 from millstream.events.logs.port import Bounds, TopicPartition, read_range
-from tests.logs.conftest import Logs
-from tests.logs.steps import make_topic, read_all, read_count, values
-from tests.support.aio import run
 
 
 def test_a_reader_reads_from_its_position_in_order(logs: Logs) -> None:
@@ -157,7 +157,7 @@ def test_a_position_beyond_the_end_is_refused(logs: Logs) -> None:
             (tp,) = await make_topic(log, logs.topic())
             await log.append(*tp, values("a", "b"))
             reader = log.reader({tp: 3})
-            with pytest.raises(OffsetOutOfRange, match="position 3 .* holds 0 to 1 .next is 2.") as refused:
+            with pytest.raises(OffsetOutOfRange, match=r"position 3 .* holds 0 to 1 .next is 2.") as refused:
                 await reader.read(timeout_s=30)
             assert (refused.value.first, refused.value.end) == (0, 2)
             await reader.close()
@@ -172,7 +172,7 @@ def test_a_position_that_was_deleted_is_refused_and_nothing_is_skipped(logs: Log
             await log.append(*tp, values(*map(str, range(10))))
             await log.delete_before(*tp, 6)
             reader = log.reader({tp: 5})
-            with pytest.raises(OffsetOutOfRange, match="position 5 .* holds 6 to 9"):
+            with pytest.raises(OffsetOutOfRange, match=r"position 5 .* holds 6 to 9"):
                 await reader.read(timeout_s=30)
             assert reader.position(tp) == 5
             reader.assign({tp: 6})
@@ -220,8 +220,7 @@ def test_a_reader_that_is_behind_a_deletion_by_another_handle_notices(logs: Logs
             # The rest must not be in the reader's hands yet, so it reads nothing before the deletion.
             await other.delete_before(*tp, 9)
             with pytest.raises(OffsetOutOfRange):
-                while reader.position(tp) < 9:
-                    await reader.read(max_records=1, timeout_s=30)
+                await read_on(reader, max_records=1)
             await reader.close()
 
     run(check())
@@ -270,8 +269,7 @@ def test_a_topic_made_again_with_fewer_records_stops_its_reader(logs: Logs) -> N
             await make_topic(log, tp.topic)
             await log.append(*tp, values("new"))
             with pytest.raises(Stop):
-                while True:
-                    assert await reader.read(timeout_s=30) == {}
+                await read_on(reader)
             assert reader.position(tp) == 3
             await reader.close()
 
@@ -291,7 +289,7 @@ def test_a_topic_made_again_with_more_records_stops_its_reader(logs: Logs) -> No
             await log.delete_topic(tp.topic)
             await make_topic(log, tp.topic)
             await log.append(*tp, values(*"abcdefgh"))
-            with pytest.raises(Stop, match="made again"):
+            with pytest.raises(Stop, match=r"made again"):
                 await reader.read(timeout_s=30)
             reader.assign({tp: 0})
             assert len(await read_count(reader, tp, 8)) == 8
@@ -307,8 +305,7 @@ def test_an_error_at_one_partition_loses_nothing_of_another(logs: Logs) -> None:
             await log.append(*one, values("a"))
             reader = log.reader({one: 0, two: 7})
             with pytest.raises(OffsetOutOfRange):
-                while True:
-                    await reader.read(timeout_s=30)
+                await read_on(reader)
             reader.assign({one: reader.position(one), two: 0})
             before = reader.position(one)
             assert before in (0, 1)

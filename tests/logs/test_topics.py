@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-
-from millstream.events.errors import PartitionCountMismatch, TopicSettingsUnsafe
-from millstream.events.logs.port import Record, TopicPartition, TopicSpec
 from tests.logs.conftest import Logs
 from tests.logs.steps import make_topic, read_count, values
 from tests.support.aio import run
+
+from millstream.events.errors import PartitionCountMismatch, TopicSettingsUnsafe
+from millstream.events.logs.port import Record, TopicPartition, TopicSpec
 
 
 def test_a_topic_is_made_once_and_found_again(logs: Logs) -> None:
@@ -40,7 +40,7 @@ def test_another_setting_is_refused_by_name(logs: Logs) -> None:
         async with logs.open() as log:
             topic = logs.topic()
             await log.ensure_topic(TopicSpec(topic, 1, cleanup="compact"))
-            with pytest.raises(TopicSettingsUnsafe, match="cleanup.*compact.*delete"):
+            with pytest.raises(TopicSettingsUnsafe, match=r"cleanup.*compact.*delete"):
                 await log.ensure_topic(TopicSpec(topic, 1))
 
     run(check())

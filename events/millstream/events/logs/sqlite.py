@@ -47,7 +47,10 @@ def wall_clock_ms() -> int:
 
 
 class SqliteLog:
-    """A log in `<folder>/log.sqlite3`. now_ms: the clock that stamps records; it may jump, the stamps never go back."""
+    """A log in `<folder>/log.sqlite3`. now_ms: the clock that stamps records; it may jump, the stamps never go back.
+
+    stuck_s: an append that has waited so long for the lock or the disk ends as unknown.
+    """
 
     def __init__(
         self,
@@ -55,11 +58,13 @@ class SqliteLog:
         *,
         limits: LogLimits | None = None,
         now_ms: Callable[[], int] = wall_clock_ms,
+        stuck_s: float = STUCK_S,
         notice: Notice | None = None,
     ) -> None:
         self.folder = Path(folder)
         self._limits = limits or LogLimits()
         self._now_ms = now_ms
+        self._stuck_s = stuck_s
         self._notice = notice
         self._writer: Writer | None = None
         self._connection: sqlite3.Connection | None = None
@@ -80,14 +85,14 @@ class SqliteLog:
 
     async def start(self) -> None:
         """Open the file, or make it. Raises `LogFolderUnusable`; the text says why."""
-        writer = Writer(self.folder, self._now_ms, self._on_commit)
+        writer = Writer(self.folder, self._now_ms, self._on_commit, self._stuck_s)
         writer.start()
         try:
-            await asyncio.wait_for(asyncio.shield(writer.ready), STUCK_S)
+            await asyncio.wait_for(asyncio.shield(writer.ready), self._stuck_s)
             self._connection = open_connection(self.folder, write=False)
         except TimeoutError as e:
             raise LogUnavailable(
-                f"the log in {str(self.folder)!r} could not be opened within {STUCK_S:.0f} s: another process holds its"
+                f"the log in {str(self.folder)!r} could not be opened within {self._stuck_s:g} s: another process holds its"
                 f" lock, or the disk doesn't answer. Look for a stopped process (state T) that has the folder open."
             ) from e
         except sqlite3.Error as e:

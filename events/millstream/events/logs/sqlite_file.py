@@ -27,7 +27,7 @@ FILE_FORMAT = 1
 BUSY_WRITE_MS = 5_000
 BUSY_READ_MS = 1_000
 
-_TABLES = """
+TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE topics (
     topic TEXT PRIMARY KEY, partitions INTEGER NOT NULL, cleanup TEXT NOT NULL,
@@ -137,12 +137,16 @@ def open_connection(folder: Path, *, write: bool) -> sqlite3.Connection:
 
 
 def prepare_folder(folder: Path) -> LogLock:
-    """Make folder and file where they are missing, check them, and open the lock. `LogFolderUnusable` says what isn't right."""
+    """Make folder and file where they are missing, check them, and open the lock.
+
+    Raises `LogFolderUnusable`, whose text says what isn't right and what to do.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as e:
+        file = next((p for p in (folder, *folder.parents) if p.exists() and not p.is_dir()), folder)
         raise LogFolderUnusable(
-            f"log folder {str(folder)!r} can't be used: {e.filename!r} is a file, not a folder. Name another folder."
+            f"log folder {str(folder)!r} can't be used: {str(file)!r} is a file, not a folder. Name another folder."
         ) from e
     except OSError as e:
         raise _unwritable(folder, e) from e
@@ -215,10 +219,13 @@ def _prepare_file(folder: Path) -> None:
 
 def _create(connection: sqlite3.Connection) -> None:
     # The id too is set in the transaction: a kill in the middle leaves an empty file, which is made again.
-    connection.executescript(
-        f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID}; {_TABLES} INSERT INTO meta VALUES ('identity', '{secrets.token_hex(8)}');"
-        f" INSERT INTO meta VALUES ('format', '{FILE_FORMAT}'); PRAGMA user_version = {FILE_FORMAT}; COMMIT;"
-    )
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {FILE_FORMAT}")
+    for statement in TABLES.split(";")[:-1]:
+        connection.execute(statement)
+    connection.execute("INSERT INTO meta VALUES ('identity', ?)", (secrets.token_hex(8),))
+    connection.execute("COMMIT")
 
 
 def _check(folder: Path, application: int, version: int) -> None:

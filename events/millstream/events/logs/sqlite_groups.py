@@ -67,13 +67,16 @@ class Member(msgspec.Struct, frozen=True):
     boot: str
 
 
-def enter(connection: sqlite3.Connection, me: Member) -> Membership:
-    """Join, in the caller's transaction. A static member that comes back in time gets what it had, unnoticed."""
+def enter(connection: sqlite3.Connection, me: Member, now: int) -> Membership:
+    """Join, in the caller's transaction. now: of the boot clock, ms.
+
+    A static member that comes back in time gets what it had, and nobody else notices.
+    """
     before = _row(connection, me)
     topics = msgspec.json.encode(me.topics).decode()
     back = before is not None and before.topics == topics
-    _write_member(connection, me, topics)
-    moved = _share_out(connection, me, always=not back)
+    _write_member(connection, me, topics, now)
+    moved = _share_out(connection, me, now, always=not back)
     if not moved:
         generation = _next_generation(connection, me.group)
         connection.execute(
@@ -83,17 +86,16 @@ def enter(connection: sqlite3.Connection, me: Member) -> Membership:
     return _membership(connection, me, changed=True)
 
 
-def heartbeat(connection: sqlite3.Connection, me: Member) -> Membership:
+def heartbeat(connection: sqlite3.Connection, me: Member, now: int) -> Membership:
     """Renew the lease, in the caller's transaction, and share out where members or partitions have changed.
 
     Raises `InstanceInUse` where another process has entered under this instance id.
     """
     row = _row(connection, me)
     if row is None:
-        return enter(connection, me)
+        return enter(connection, me, now)
     if row.process != me.process:
         raise _in_use(me, row)
-    now = boot_clock_ms()
     if row.boot == me.boot and row.lease_end_ms < now:
         # We ourselves couldn't renew in time, so perhaps nobody could (a full disk, a machine that slept): the others
         # get one more session before theirs are ended.
@@ -105,16 +107,16 @@ def heartbeat(connection: sqlite3.Connection, me: Member) -> Membership:
         "UPDATE members SET lease_end_ms = ? WHERE name = ? AND instance = ?",
         (now + me.session_ms, me.group, me.instance_id),
     )
-    return _membership(connection, me, changed=_share_out(connection, me, always=False))
+    return _membership(connection, me, changed=_share_out(connection, me, now, always=False))
 
 
-def leave(connection: sqlite3.Connection, me: Member) -> bool:
+def depart(connection: sqlite3.Connection, me: Member, now: int) -> bool:
     """Give the lease up, in the caller's transaction, if it is still ours; the others get the partitions at once."""
     gone = connection.execute(
         "DELETE FROM members WHERE name = ? AND instance = ? AND process = ?",
         (me.group, me.instance_id, me.process),
     ).rowcount
-    return bool(gone) and _share_out(connection, me, always=True)
+    return bool(gone) and _share_out(connection, me, now, always=True)
 
 
 class _Row(NamedTuple):
@@ -142,7 +144,7 @@ def _in_use(me: Member, row: _Row) -> InstanceInUse:
     )
 
 
-def _write_member(connection: sqlite3.Connection, me: Member, topics: str) -> None:
+def _write_member(connection: sqlite3.Connection, me: Member, topics: str, now: int) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
         (
@@ -154,14 +156,13 @@ def _write_member(connection: sqlite3.Connection, me: Member, topics: str) -> No
             topics,
             me.session_ms,
             me.boot,
-            boot_clock_ms() + me.session_ms,
+            now + me.session_ms,
         ),
     )
 
 
-def _share_out(connection: sqlite3.Connection, me: Member, *, always: bool) -> bool:
+def _share_out(connection: sqlite3.Connection, me: Member, now: int, *, always: bool) -> bool:
     """End leases that have run out; share out anew if members or partitions have changed, or `always`."""
-    now = boot_clock_ms()
     # A lease of another boot, or one that ends later than any session could, was not given by this clock.
     ended = connection.execute(
         "DELETE FROM members WHERE name = ? AND instance <> ?"
@@ -256,7 +257,7 @@ class SqliteGroup:
 
     async def start(self) -> None:
         """Join. Returns when the first assignment is there; it may be empty."""
-        self._take(await self._log.writer.run(lambda c: enter(c, self._me), groups=_changed))
+        self._take(await self._log.writer.run(lambda c: enter(c, self._me, boot_clock_ms()), groups=_changed))
         self._task = asyncio.create_task(self._keep_alive(), name=f"group {self._me.group}")
 
     async def changed(self, since_generation: int) -> frozenset[TopicPartition]:
@@ -293,14 +294,16 @@ class SqliteGroup:
             await task
         if leave:
             me = self._me
-            await self._log.writer.run(lambda c: _left(c, me), groups=bool)
+            await self._log.writer.run(lambda c: depart(c, me, boot_clock_ms()), groups=bool)
 
     async def _keep_alive(self) -> None:
         pause_s = self._session_timeout_s / HEARTBEATS_A_SESSION
         while self._lost is None:
             await self._pause(pause_s)
             try:
-                self._take(await self._log.writer.run(lambda c: heartbeat(c, self._me), groups=_changed))
+                self._take(
+                    await self._log.writer.run(lambda c: heartbeat(c, self._me, boot_clock_ms()), groups=_changed)
+                )
             except InstanceInUse as e:
                 self._lost = e
                 self._assignment = frozenset()
@@ -326,7 +329,3 @@ class SqliteGroup:
         if membership.generation > self._generation:
             self._generation = membership.generation
             self._news.set()
-
-
-def _left(connection: sqlite3.Connection, me: Member) -> bool:
-    return leave(connection, me)

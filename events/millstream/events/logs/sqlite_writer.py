@@ -47,7 +47,7 @@ WAL_BYTES_BOUND = WAL_BYTES_MAX + 2 * GROUP_BYTES_MAX
 """What the WAL file stays under, unless another program keeps a read transaction open."""
 COMPACT_EVERY = 1_000
 STUCK_S = 10.0
-"""An append that has waited so long for lock or disk ends as unknown."""
+"""An append that has waited so long for lock or disk ends as unknown, unless the log was opened with another time."""
 
 Row = tuple[bytes | None, bytes | None, bytes | None]
 """Key, value, headers as MessagePack (None: no headers)."""
@@ -115,12 +115,14 @@ class Writer:
         folder: Path,
         now_ms: Callable[[], int],
         on_commit: Callable[[list[TopicPartition] | None], None],
+        stuck_s: float = STUCK_S,
     ) -> None:
         self.own_commits = 0
         self.lock: LogLock | None = None
         self._folder = folder
         self._now_ms = now_ms
         self._on_commit = on_commit
+        self._stuck_s = stuck_s
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._open: set[Work] = set()
         self._watch: asyncio.TimerHandle | None = None
@@ -157,28 +159,28 @@ class Writer:
         self._open.add(work)
         self._queue.put(work)
         if self._watch is None:
-            self._watch = self._loop.call_later(STUCK_S, self._look_for_stuck)
+            self._watch = self._loop.call_later(self._stuck_s, self._look_for_stuck)
 
     def _look_for_stuck(self) -> None:
         self._watch = None
         if not self._open:
             return
         now = self._loop.time()
-        stuck = [w for w in self._open if now - w.since >= STUCK_S]
+        stuck = [w for w in self._open if now - w.since >= self._stuck_s]
         self._give_up(stuck, self._why_stuck())
         if self._open:
             oldest = min(w.since for w in self._open)
-            self._watch = self._loop.call_later(max(0.1, oldest + STUCK_S - now), self._look_for_stuck)
+            self._watch = self._loop.call_later(max(0.01, oldest + self._stuck_s - now), self._look_for_stuck)
 
     def _why_stuck(self) -> str:
         holder = self.lock.counters().holder if self.lock else 0
         if self._waits_for_lock and holder != os.getpid():
             return (
-                f"the lock of the log in {str(self._folder)!r} has been held for over {STUCK_S:.0f} s by process"
+                f"the lock of the log in {str(self._folder)!r} has been held for over {self._stuck_s:g} s by process"
                 f" {holder}. It may be stopped: let it go on, or end it"
             )
         return (
-            f"the disk under {str(self._folder)!r} has not answered for over {STUCK_S:.0f} s."
+            f"the disk under {str(self._folder)!r} has not answered for over {self._stuck_s:g} s."
             f" Look for what keeps it busy"
         )
 
@@ -326,7 +328,7 @@ class Writer:
             return None, 0
         stream, first, cleanup = found
         newest = self._connection.execute(
-            f'SELECT "offset", timestamp FROM records_{stream} ORDER BY "offset" DESC LIMIT 1'
+            f'SELECT "offset", timestamp FROM records_{stream} ORDER BY "offset" DESC LIMIT 1'  # noqa: S608 - a number
         ).fetchone()
         end, newest_ms = (newest[0] + 1, newest[1]) if newest else (first, 0)
         tail = self._tails[tp] = Tail(stream, max(end, first), cleanup == "compact")
