@@ -33,6 +33,7 @@ from examples.flights.processes import ProcessEnded, Processes, show
 from examples.flights.publish import STREAM, publish
 from examples.flights.reader import read
 from examples.flights.watch import Entered, Reports
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -51,7 +52,7 @@ STANDSTILL_S = 60.0
 POLL_S = 0.1
 FIELDS = ("flights", "arrived", "cancelled", "mean_arr_delay_min", "max_arr_delay_min", "share_late")
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 class Failed(Exception):
@@ -218,11 +219,16 @@ def _print_worst(found: dict[tuple[str, str], DayReport]) -> None:
         (r for r in found.values() if r.arrived >= 20 and r.mean_arr_delay_min is not None),
         key=lambda r: (-(r.mean_arr_delay_min or 0.0), r.carrier, r.day),
     )
-    table = Table(title="The five worst days (20 arrivals or more)", title_justify="left")
+    table = Table(
+        title="The five worst days by mean arrival delay in minutes (20 arrivals or more)",
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
+    )
     for name in ("carrier", "day"):
-        table.add_column(name)
-    for name in ("mean delay, min", "worst, min", "over 30 min", "arrived", "flights", "cancelled"):
-        table.add_column(name, justify="right")
+        table.add_column(name, no_wrap=True)
+    for name in ("mean", "worst", "> 30 min", "arrived", "flights", "cancelled"):
+        table.add_column(name, justify="right", no_wrap=True)
     for r in ranked[:5]:
         table.add_row(
             r.carrier,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape as _no_markup
 
 from millstream.events.errors import (
     BadAddress,
@@ -76,6 +77,16 @@ def escape(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c in keep or _harmless(c) else _written_out(c) for c in text)
+
+
+def counted(count: int, noun: str) -> str:
+    """'1 record', '27,004 records'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def plain(text: object) -> str:
+    """`text` for a place in a marked-up line: harmless, and no markup itself, whatever brackets it has."""
+    return _no_markup(escape(str(text)))
 
 
 def _harmless(char: str) -> bool:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from millstream.events.envelope import Event
 from millstream.events.run import TimerFired
-from millstream.streams.cli.console import DONE, err, escape, out, print_json
+from millstream.streams.cli.console import DONE, counted, err, escape, out, print_json
 from millstream.streams.cli.journal import Entry, find_run
 from millstream.streams.cli.session import notice, reading
 from millstream.streams.cli.settings import Setting
@@ -33,7 +33,8 @@ async def history(address: Setting, prefix: str, asked: str, *, as_json: bool, e
     out.print(
         Text.assemble(
             (run_id, "bold"),
-            f"   partition {partition}   {len(entries):,} transitions, {events:,} events   times are UTC",
+            f"   partition {partition}   {counted(len(entries), 'transition')}, {counted(events, 'event')}"
+            f"   {at(entries[0].transition.at)[:10]} UTC",
         )
     )
     out.print(_table(entries, ends if left_out else None, left_out))
@@ -61,14 +62,17 @@ def _table(entries: list[Entry], ends: int | None, left_out: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("offset", justify="right", style="cyan", no_wrap=True)
     table.add_column("time", style="dim", no_wrap=True)
-    table.add_column("cause", no_wrap=True, overflow="ellipsis", max_width=34)
-    table.add_column("event", no_wrap=True)
-    table.add_column("fields", overflow="fold")
+    table.add_column("cause", overflow="fold", max_width=22)
+    table.add_column("events", overflow="fold", ratio=1)
+    day = at(entries[0].transition.at)[:10]
     for index, entry in enumerate(entries):
         if ends is not None and ends <= index < len(entries) - ends:
             if index == ends:
-                table.add_row("⋮", "", "", "", Text(f"{left_out:,} transitions left out", "dim italic"))
+                table.add_row("⋮", "", "", Text(f"{counted(left_out, 'transition')} left out", "dim italic"))
             continue
+        day, before = at(entry.transition.at)[:10], day
+        if day != before:
+            table.add_row("", day, "", "")
         _add(table, entry)
     return table
 
@@ -76,12 +80,13 @@ def _table(entries: list[Entry], ends: int | None, left_out: int) -> Table:
 def _add(table: Table, entry: Entry) -> None:
     """A row for each event; offset, time and cause only at the first of the transition."""
     t = entry.transition
-    first = (str(entry.offset), at(t.at), Text(escape(_cause(entry))))
+    first = (str(entry.offset), at(t.at)[11:], Text(escape(_cause(entry))))
     if not t.events:
-        table.add_row(*first, "", "")
+        table.add_row(*first, "")
     for event in t.events:
         name = type(event).__name__
-        table.add_row(*first, Text(name, "bold red" if name in _BAD else "bold"), Text(_fields(event)))
+        shown = Text.assemble((name, "bold red" if name in _BAD else "bold"), " ", _fields(event))
+        table.add_row(*first, shown)
         first = ("", "", Text())
 
 

@@ -7,7 +7,7 @@ import asyncio
 from millstream.events.topics import Topics
 from millstream.kernels.device import NoGpu, WrongDevice
 from millstream.kernels.device import name as device_name
-from millstream.streams.cli.console import DONE, Usage, err, escape, out
+from millstream.streams.cli.console import DONE, Usage, err, out, plain
 from millstream.streams.cli.serve import log_to_stderr, release, until_stopped
 from millstream.streams.cli.session import Session, opened
 from millstream.streams.cli.settings import Setting
@@ -28,7 +28,7 @@ async def kernels(address: Setting, prefix: str, instance: str | None, *, with_p
         raise Usage(str(error)) from error
     async with opened(address, prefix) as session:
         out.print(
-            f"[bold]millstream {release()}[/]   kernel {KERNEL} on {escape(device)}   log {escape(address.value)}"
+            f"[bold]millstream {release()}[/]   kernel {KERNEL} on {plain(device)}   log {plain(address.value)}"
             f" ({session.log.kind})   prefix {prefix}"
         )
         await until_stopped([member(session, instance or f"kernels-{Chance().token()}")], with_parent=with_parent)

@@ -26,7 +26,7 @@ from millstream.events.errors import MillstreamError, RecordTooLarge
 from millstream.events.logs.port import Record, TopicPartition
 from millstream.events.registry import publish_schemas
 from millstream.events.topics import STREAM_PARTITIONS, check_name, partition_of
-from millstream.streams.cli.console import DONE, FAILED, NotFound, Usage, err, escape, out, progress
+from millstream.streams.cli.console import DONE, FAILED, NotFound, Usage, counted, err, escape, out, progress
 from millstream.streams.cli.lines import BadLine, Format, LineSplitter, Parsed, Parser
 from millstream.streams.cli.session import Session, opened
 from millstream.streams.cli.settings import Setting
@@ -248,7 +248,7 @@ def _report(
     source: Source,
     go_on: str,
 ) -> int:
-    count = f"{work.published:,} record{'' if work.published == 1 else 's'}"
+    count = counted(work.published, "record")
     if ended is None and not work.uncertain:
         ignored = f" (columns left out: {', '.join(map(escape, parser.ignored))})" if parser.ignored else ""
         out.print(f"published {count} to {stream}{ignored}", markup=False)

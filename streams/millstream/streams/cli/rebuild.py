@@ -12,7 +12,7 @@ from millstream.events.registry import load_schemas
 from millstream.projections.reader import Progress as Folded
 from millstream.projections.rocksdb_store import RocksStore
 from millstream.projections.verify import rebuild as rebuild_partition
-from millstream.streams.cli.console import DONE, out, print_json, progress
+from millstream.streams.cli.console import DONE, counted, out, print_json, progress
 from millstream.streams.cli.session import Session, reading
 from millstream.streams.cli.settings import Setting
 from millstream.streams.cli.stores import wanted
@@ -32,7 +32,7 @@ async def rebuild(address: Setting, prefix: str, folder: Path, partition: int | 
                     if as_json:
                         print_json({"partition": number, "offset": offset, "records": records})
                     else:
-                        out.print(f"partition {number}: {records:,} records folded, up to offset {offset:,}")
+                        out.print(f"partition {number}: {counted(records, 'record')} folded, up to offset {offset:,}")
     finally:
         held.unlock()
     return DONE

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from millstream.streams.cli.console import DONE, err, escape, out
+from millstream.streams.cli.console import DONE, err, escape, out, plain
 from millstream.streams.cli.session import Session, opened
 from millstream.streams.cli.settings import Setting
 from millstream.streams.runtime.clock import Chance
@@ -51,8 +51,8 @@ async def serve(
     async with opened(address, prefix, partitions) as session:
         topics = session.topics
         out.print(
-            f"[bold]millstream {release()}[/]   log {escape(address.value)} ({session.log.kind})   prefix {prefix}"
-            f"   {topics.partitions} partitions   stores {escape(str(folder))}"
+            f"[bold]millstream {release()}[/]   log {plain(address.value)} ({session.log.kind})   prefix {prefix}"
+            f"   {topics.partitions} partitions   stores {plain(folder)}"
         )
         server = Server(session.log, topics, folder, codec=session.codec, say=say)
         async with server:

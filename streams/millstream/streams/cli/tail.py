@@ -24,7 +24,7 @@ from millstream.streams.runtime.client import follow
 EARLIEST, LATEST = "earliest", "latest"
 
 
-class Row(msgspec.Struct):
+class Row(msgspec.Struct, omit_defaults=True):
     """A record as it is printed with --json. value: None where it is empty or can't be read; then `unreadable` says why."""
 
     partition: int
