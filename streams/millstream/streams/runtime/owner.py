@@ -295,15 +295,19 @@ class Owner:
             await self._ripen(due, inlet)
         until = self._clock.monotonic() + SLICE_S
         count = 0
+        now = self._time.now()
         while True:
             stored = inlet.peek()
             if (cause := self._own_cause(stored)) is not None:
+                now = max(now, cause.at)
                 if not self._put(cause, self._judge.decide(cause), None):
                     self._timers.put_back(cause)
                     return False
             elif stored is not None:
-                self._time.not_before(stored.timestamp)
-                cause, decision = await self._judge.judge(stored, self._time.now())
+                if stored.timestamp > now:
+                    self._time.not_before(stored.timestamp)
+                    now = stored.timestamp
+                cause, decision = await self._judge.judge(stored, now)
                 if not self._put(cause, decision, stored.offset):
                     return False
                 inlet.pop()
@@ -315,12 +319,18 @@ class Owner:
                     return True
                 if self._clock.monotonic() > until:
                     return True
+                now = self._time.now()
 
     def _own_cause(self, stored: StoredRecord | None) -> Cause | None:
         """What comes before the next command: a slice of an unfinished plan, or a timer that the log's time has passed."""
         if (run_id := self._judge.open_plan()) is not None:
             return next_slice(run_id, self._time.now())
+        due = self._timers.next_due()
+        if due is None:
+            return None
         ripe_to = self._ripe_to if stored is None else max(self._ripe_to, stored.timestamp)
+        if due > ripe_to:
+            return None
         cause = self._timers.cause(ripe_to, self._time.now())
         if cause is not None:
             self._time.not_before(cause.at)
@@ -340,31 +350,33 @@ class Owner:
 
     def _put(self, cause: Cause, decision: Decision, offset: int | None) -> bool:
         """Put one cause's transition into the pending batch and fold it into the tentative state. False: no room now."""
-        batch = self._pending if self._pending is not None else self._new_batch()
-        before = batch.fence
-        sent = self.outbox.watermark if self.outbox.watermark > self._sent else None
-        command_offset = before.command_offset if offset is None else offset
-        transition = Transition(
-            cause.at, cause.run_id, cause.command_id, command_offset, sent, decision.reply, decision.events
-        )
+        batch = self._pending
+        if batch is None:
+            batch = self._new_batch()
+        sent = self.outbox.watermark
+        if sent is self._sent or sent <= self._sent:
+            sent = None
+        run_id, command_id, events = cause.run_id, cause.command_id, decision.events
+        command_offset = batch.command_offset if offset is None else offset
+        transition = Transition(cause.at, run_id, command_id, command_offset, sent, decision.reply, events)
         value = self._codec.encode(transition)
-        size = len(value) + len(cause.run_id) + RECORD_OVERHEAD_BYTES
+        size = len(value) + len(run_id) + RECORD_OVERHEAD_BYTES
+        if command_id is not None:
+            size += len(command_id)
         if size > self._record_bytes_max:
             return self._put(cause, self._judge.too_large(cause, size, self._record_bytes_max), offset)
         if not batch.takes(size):
             return False
-        ref = Ref(self.partition, before.epoch_offset, before.claim_id, before.number + 1)
-        fence = Fence(batch.end, ref.epoch_offset, ref.claim_id, ref.number, command_offset, sent or before.sent)
+        ref = Ref(self.partition, batch.epoch_offset, batch.claim_id, batch.number + 1)
         apply(self._runs, transition, ref, batch.rows)
-        self._judge.note(cause.run_id)
-        batch.add(_record(value, cause, ref), size, fence)
+        self._judge.note(run_id)
+        batch.add(_record(value, cause, ref), size, command_offset=command_offset, sent=sent)
         self._pending = batch
         if sent is not None:
             self._sent = sent
-        for index, event in enumerate(decision.events):
+        for index, event in enumerate(events):
             if event.output:
-                key = Sent(ref.epoch_offset, ref.claim_id, ref.number, index)
-                batch.outputs.append(Pending(key, cause.run_id, event))
+                batch.outputs.append(Pending(Sent(ref.epoch_offset, ref.claim_id, ref.number, index), run_id, event))
         return True
 
     def _new_batch(self) -> Batch:
@@ -409,11 +421,11 @@ class Owner:
         if appended.offset != batch.base:
             raise self._unproved(appended, batch)
         self._time.heard(appended.timestamp)
-        self._runs.write(batch.rows, batch.fence)
-        self._fence = batch.fence
+        self._fence = fence = batch.fence
+        self._runs.write(batch.rows, fence)
         for output in batch.outputs:
             self.outbox.add(output)
-        self._watcher.proved(self.partition, batch.fence, len(batch.records))
+        self._watcher.proved(self.partition, fence, len(batch.records))
 
     def _unproved(self, appended: Appended, batch: Batch) -> AppendUnknown | LogWentBack:
         if 0 <= appended.offset < batch.base:
