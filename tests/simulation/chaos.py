@@ -167,6 +167,8 @@ class Chaos:
     async def misplaced_command(self) -> None:
         """A command on a partition that isn't its run's, as a client with another partitioner puts it; or a copy there."""
         world, rng = self.world, self.rng
+        if world.topics.partitions < 2:
+            return
         run_id = rng.choice(world.scripts).run_id
         wrong = (world.topics.partition_of(run_id) + 1) % world.topics.partitions
         copies = world.cluster.streams[TopicPartition(world.topics.commands, 1 - wrong)].records

@@ -131,9 +131,9 @@ class Outputs:
         asked = self._asked.get(output_id)
         need(asked is not None, f"{tp.topic} {tp.partition} gets {output_id}, which no valid transition sends")
         assert asked is not None
-        need(asked.target == tp, f"{output_id} goes to {tp}, right is {asked.target}")
         if output_id in self._here:
             return
+        need(asked.target == tp, f"{output_id} goes to {tp}, right is {asked.target}")
         source = (_partition_of_id(output_id), tp)
         at = self._next.get(source, 0)
         right = self._queues[source][at]

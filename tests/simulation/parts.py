@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from millstream.events.codec import Codec
 from millstream.events.envelope import Fence
 from millstream.events.errors import AppendUnknown
 from millstream.events.logs.memory import MemoryCluster, MemoryLog
@@ -40,6 +41,20 @@ class SimClock:
 
     def wall_ms(self) -> int:
         return EPOCH_MS + int(self._loop.time() * 1000) + self.jumped_ms
+
+
+class SimCodec(Codec):
+    """Reads each schema once: every process of every world reads the same ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._learnt: dict[str, int] = {}
+
+    def learn(self, schema_json: str) -> int:
+        known = self._learnt.get(schema_json)
+        if known is None:
+            known = self._learnt[schema_json] = super().learn(schema_json)
+        return known
 
 
 class SimCluster(MemoryCluster):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from millstream.events.envelope import CommandBody
 from millstream.events.errors import AppendUnknown, LogUnavailable
 from millstream.events.run import RemoveRun
 from millstream.streams.runtime.answers import Answer
+from tests.simulation.books import Day
 
 if TYPE_CHECKING:
     from tests.simulation.processes import ClientProcess
@@ -73,10 +75,10 @@ class Script:
     async def _close(self) -> None:
         """Until it is closed. A failed closing leaves it open, and then the client asks again."""
         if self.closes == "timer":
-            await self._until("the timer", lambda status: status in ("closing", "closed"))
+            await self._until("the timer", lambda day: day.closes_at is None)
         for n in range(100):
             await self._think()
-            status = await self._until("closing", lambda status: status != "closing")
+            status = await self._until("closing", lambda day: day.status != "closing")
             if status == "closed" or status is None:
                 break
             answer = await self._ask(f"close-{n}", CloseDay())
@@ -86,13 +88,12 @@ class Script:
             await self._think()
             await self._ask("remove", RemoveRun("it is over"))
 
-    async def _until(self, what: str, holds: object) -> str | None:
+    async def _until(self, what: str, holds: Callable[[Day], bool]) -> str | None:
         """The status of the book once it holds; None where the book is gone."""
-        assert callable(holds)
         while True:
             self.doing = f"waiting for {what}"
             day = self.world.day(self.run_id)
-            if day is None or holds(day.status):
+            if day is None or holds(day):
                 return None if day is None else day.status
             await asyncio.sleep(0.2)
 

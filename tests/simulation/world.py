@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 
-from millstream.events.codec import Codec
 from millstream.events.envelope import OwnershipClaimed, Transition
 from millstream.events.errors import MillstreamError
 from millstream.events.logs.memory import MemoryLog
@@ -35,7 +34,7 @@ from tests.simulation.books import Books, Day, Violation
 from tests.simulation.chaos import Chaos
 from tests.simulation.checker import Partition
 from tests.simulation.outputs import Outputs
-from tests.simulation.parts import EPOCH_MS, SimCluster
+from tests.simulation.parts import EPOCH_MS, SimCluster, SimCodec
 from tests.simulation.processes import ClientProcess, KernelProcess, Process, ServerProcess
 from tests.simulation.scenarios import Scenario, scenario_of
 from tests.simulation.workload import Script, make_scripts
@@ -44,7 +43,7 @@ from tests.support.virtual_loop import Deadlock, VirtualLoop
 SETTLE_S = 60.0
 """A fair time in virtual seconds: several back-offs and session time-outs one after the other."""
 
-CODEC = Codec()
+CODEC = SimCodec()
 
 
 @dataclass(frozen=True)
