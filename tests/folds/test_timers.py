@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from millstream.events.envelope import NO_FENCE
-from millstream.projections import timers as timers_module
 from millstream.projections.keys import TIMER, TIMER_BOUND_KEY
 from millstream.projections.memory_store import MemoryStore
 from millstream.projections.timers import Rows, Timers
@@ -21,7 +20,7 @@ class TimersModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.store = MemoryStore()
-        self.timers = Timers(self.store)
+        self.timers = Timers(self.store, page=3, near_max=6)
         self.live: set[tuple[int, str, str]] = set()
         self.proved: set[tuple[int, str, str]] = set()
         self.rows: Rows = {}
@@ -69,7 +68,7 @@ class TimersModel(RuleBasedStateMachine):
     @rule()
     def open_the_store_again(self) -> None:
         self.lose_what_is_not_written()
-        self.timers = Timers(self.store)
+        self.timers = Timers(self.store, page=3, near_max=6)
 
     @rule(now=st.integers(-5, 35), limit=st.integers(1, 40))
     def ask_what_is_due(self, now: int, limit: int) -> None:
@@ -117,13 +116,13 @@ def test_a_hundred_thousand_timers_at_one_instant_are_read_a_page_at_a_time_each
 
 def test_timers_that_are_far_off_do_not_stay_in_memory() -> None:
     store = MemoryStore()
-    timers = Timers(store)
+    timers = Timers(store, near_max=100)
     assert timers.next_due() is None
     rows: Rows = {}
-    count = timers_module.NEAR_MAX * 3
+    count = 1000
     for n in range(count):
         timers.change(n, "run", "t", rows, is_set=True)
     store.write(rows, NO_FENCE)
     timers.written(timers.seal(rows))
-    assert len(timers._near) <= timers_module.NEAR_MAX
+    assert len(timers._near) <= 100
     assert [due for due, _, _ in timers.due(count, count)] == list(range(count))

@@ -148,14 +148,13 @@ async def log_of(records: Sequence[Record]) -> MemoryLog:
     return log
 
 
-def fold_records(store: Store, records: Sequence[Record], *, batch: int = 7, begin: int | None = None) -> Fence:
+def fold_records(store: Store, records: Sequence[Record], *, batch: int = 7, max_runs: int = 1000) -> Fence:
     """The reader's rule in ten lines, without a log: fold `records` (their offsets are their indices) from the fence on."""
-    runs, fence = Runs(store), store.fence()
+    runs, fence = Runs(store, max_runs), store.fence()
     judge = Judge()
     rows: dict[bytes, bytes | None] = {}
     new = fence
-    first = fence.offset + 1 if begin is None else begin
-    for offset in range(first, len(records)):
+    for offset in range(fence.offset + 1, len(records)):
         record = records[offset]
         mark = read_fence_header(record.headers)
         assert mark is not None
@@ -236,7 +235,10 @@ def random_journal(seed: int, length: int) -> Journal:
         elif chance < 0.19:
             add("", run_events.CommandDeadLettered(len(journal.records), "no schema"))
         elif chance < 0.22:
-            add(f"nobody-{r.randrange(5)}", run_events.CommandRefused("not-found", "there is none"))
+            refused: list[Event] = [run_events.CommandRefused("not-found", "there is none")]
+            if r.random() < 0.5:
+                refused.append(run_events.RefusalAnswered("asker", 3, "q", "not-found", "there is none"))
+            add(f"nobody-{r.randrange(5)}", *refused)
         else:
             run_id = f"9E-2013-01-{r.randrange(1, 9):02}"
             _random_step(r, run_id, days.setdefault(run_id, _Day()), journal, add, month_days)

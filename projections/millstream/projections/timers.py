@@ -34,8 +34,8 @@ class Timers:
     thousand timers at one instant cost a scan each thousand, and timers that are far off cost no memory.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, *, page: int = PAGE, near_max: int = NEAR_MAX) -> None:
+        self._store, self._page, self._near_max = store, page, near_max
         self.clear()
 
     def clear(self) -> None:
@@ -103,9 +103,9 @@ class Timers:
             return
         self._near.add(key)
         heappush(self._heap, key)
-        if len(self._near) > NEAR_MAX:
+        if len(self._near) > self._near_max:
             keys = sorted(self._near)
-            half = NEAR_MAX // 2
+            half = self._near_max // 2
             self._edge = keys[half]
             self._near, self._heap = set(keys[:half]), keys[:half]
 
@@ -130,7 +130,7 @@ class Timers:
             if key in self._unwritten:
                 continue
             page.append(key)
-            if len(page) == PAGE:
+            if len(page) == self._page:
                 self._edge = key + b"\0"
                 break
         page += [k for k, is_set in self._unwritten.items() if is_set and begin <= k < self._edge]
