@@ -78,14 +78,15 @@ class Cursor:
             wanted = records_max - len(taken)
             position = self.position
             got = list(islice(iterator, wanted))
+            # aiokafka's iterator begins anew, in the wrong place, when it is asked again after its end.
+            ended = len(got) < wanted
             if got and got[0].offset < position:
                 # A fetch begins with the whole batch that holds the offset.
                 got = [record for record in got if record.offset >= position]
-                wanted = 0
             taken += got
             if taken:
                 self.position = taken[-1].offset + 1
-            if len(got) < wanted:
+            if ended:
                 # The end of a batch may lie beyond its last record, where compaction took some out.
                 self.position = max(self.position, next_offset)
                 self.bytes_ahead -= size
