@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support.journal import fold_records, random_journal, rows_of
 
 from millstream.events.envelope import NOTHING_SENT, Fence
 from millstream.events.errors import FolderInUse, LogFolderUnusable, StoreDamaged
 from millstream.projections.memory_store import MemoryStore
 from millstream.projections.rocksdb_store import RocksStore
-from tests.support.journal import fold_records, random_journal, rows_of
 
 FENCE = Fence(5, 3, 7, 2, 11, NOTHING_SENT)
 
@@ -139,9 +139,7 @@ def test_a_folder_that_cant_be_written_is_said_to_be_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kill_at", [60, 130, 250])
-def test_after_a_kill_between_flushes_the_rest_of_the_journal_gives_the_full_fold(
-    tmp_path: Path, kill_at: int
-) -> None:
+def test_after_a_kill_between_flushes_the_rest_of_the_journal_gives_the_full_fold(tmp_path: Path, kill_at: int) -> None:
     seed, length = 11, 300
     child = _start(tmp_path / "s", seed=seed, records=length)
     try:

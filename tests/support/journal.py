@@ -73,9 +73,7 @@ class PlainCodec:
             events = [self._event(raw) for raw in read.events]
         except msgspec.DecodeError as error:
             raise Undecodable(str(error)) from error
-        return Transition(
-            read.at, read.run_id, read.command_id, read.command_offset, read.sent, read.reply, events
-        )
+        return Transition(read.at, read.run_id, read.command_id, read.command_offset, read.sent, read.reply, events)
 
 
 def _union(classes: Sequence[type]) -> object:
@@ -212,9 +210,7 @@ def random_journal(seed: int, length: int) -> Journal:
         ref = journal.add(run_id, *events, command_id=command_id, sent=sent, reply=b"1" if r.random() < 0.5 else None)
         if command_id is not None and run_id:
             commands.append((run_id, command_id))
-        outputs.extend(
-            Sent(ref.epoch_offset, ref.claim_id, ref.number, i) for i, e in enumerate(events) if e.output
-        )
+        outputs.extend(Sent(ref.epoch_offset, ref.claim_id, ref.number, i) for i, e in enumerate(events) if e.output)
 
     while len(journal.records) < length:
         chance = r.random()
@@ -226,7 +222,9 @@ def random_journal(seed: int, length: int) -> Journal:
             journal.add("zombie", daybook.DayOpened("ZZ", "2013-01-01"), epoch=epoch, number=number + 1)
         elif chance < 0.11 and journal.number > 0:
             # A retry that lands twice: the same number again.
-            journal.add("twice", daybook.DayOpened("ZZ", "2013-01-01"), epoch=journal.epoch, number=r.randint(1, journal.number))
+            journal.add(
+                "twice", daybook.DayOpened("ZZ", "2013-01-01"), epoch=journal.epoch, number=r.randint(1, journal.number)
+            )
         elif chance < 0.14 and commands:
             run_id, command_id = r.choice(commands)
             journal.add(run_id, run_events.CommandRepeated(None, ""), command_id=command_id)

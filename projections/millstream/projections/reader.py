@@ -133,9 +133,7 @@ class JournalReader:
         found = store.meta()
         if found is None:
             if fence != NO_FENCE:
-                raise StoreDamaged(
-                    f"store {store.path!r} has rows but doesn't say of what. Rebuild it from the log."
-                )
+                raise StoreDamaged(f"store {store.path!r} has rows but doesn't say of what. Rebuild it from the log.")
             store.set_meta(expected)
             return
         _compare_meta(store.path, expected, found)

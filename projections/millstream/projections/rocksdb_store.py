@@ -157,9 +157,11 @@ class RocksStore:
         self._db = self._open()
 
     def close(self) -> None:
-        if self._db is not None and not self._read_only:
-            self.flush()
-        self._close()
+        try:
+            if self._db is not None and not self._read_only:
+                self.flush()
+        finally:
+            self._close()
 
     def _open(self) -> Rdict:
         if self._read_only and not Path(self.path, "CURRENT").exists():
@@ -196,7 +198,11 @@ def _named(path: str) -> Iterator[None]:
 def _mapped(path: str, error: Exception) -> MillstreamError:
     text = str(error)
     low = text.lower()
-    if "lock hold by" in low or "/lock: resource temporarily" in low or ("lock" in low and "temporarily unavailable" in low):
+    if (
+        "lock hold by" in low
+        or "/lock: resource temporarily" in low
+        or ("lock" in low and "temporarily unavailable" in low)
+    ):
         return FolderInUse(
             f"store {path!r} is open in another process: {text}. Stop that one, or open the store read-only."
         )

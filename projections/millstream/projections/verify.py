@@ -103,9 +103,7 @@ async def verify_partition(
     if until != NO_FENCE:
         await checker.check()
     anew: Store = MemoryStore(can_crash=False) if scratch is None else scratch
-    await recompute(
-        log, topics, partition, anew, until, codec, slice_s=slice_s, progress=progress, learn=learn
-    )
+    await recompute(log, topics, partition, anew, until, codec, slice_s=slice_s, progress=progress, learn=learn)
     rows, differences = await asyncio.to_thread(_compare, store, anew, DIFFERENCES_MAX)
     return Verified(partition, until, rows, differences)
 
@@ -127,9 +125,7 @@ async def rebuild(
     """
     store.drop()
     store.set_meta(await meta_of(log, topics, partition))
-    fence = await recompute(
-        log, topics, partition, store, None, codec, slice_s=slice_s, progress=progress, learn=learn
-    )
+    fence = await recompute(log, topics, partition, store, None, codec, slice_s=slice_s, progress=progress, learn=learn)
     store.flush()
     return fence
 
