@@ -12,15 +12,15 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
-from millstream.events.codec import Codec
 
+from millstream.events.codec import Codec
 from millstream.events.envelope import (
-    CAUSE_HEADER,
     NO_FENCE,
     NOTHING_SENT,
     Event,
     Fence,
     Transition,
+    read_cause_header,
     read_fence_header,
 )
 from millstream.events.logs.port import Log, StoredRecord, TopicPartition, read_range
@@ -123,12 +123,7 @@ class JournalTail:
                 fence = fence_after(fence, mark, record.offset)
             elif verdict == "apply":
                 fence = Fence(record.offset, fence.epoch_offset, fence.claim_id, mark.number, -1, NOTHING_SENT)
-                cause = None
-                for name, value in record.headers:
-                    if name == CAUSE_HEADER:
-                        cause = value
-                        break
-                valid(partition, record, cause)
+                valid(partition, record, read_cause_header(record.headers))
         self._fences[partition] = fence
 
 
@@ -137,35 +132,40 @@ class Waiting:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._futures: dict[bytes, asyncio.Future[Answer]] = {}
+        self._futures: dict[bytes, list[asyncio.Future[Answer]]] = {}
 
     def __len__(self) -> int:
         return len(self._futures)
 
     def expect(self, command_id: str) -> asyncio.Future[Answer]:
-        """The future of this command's answer; one for all who ask under the same id."""
-        key = command_id.encode()
-        future = self._futures.get(key)
-        if future is None:
-            future = asyncio.get_running_loop().create_future()
-            self._futures[key] = future
+        """A future of this command's answer; any number may wait under one id."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._futures.setdefault(command_id.encode(), []).append(future)
         return future
 
     def take(self, partition: int, record: StoredRecord, cause: bytes | None) -> None:
-        if cause is None:
-            return
-        future = self._futures.pop(cause, None)
-        if future is None or future.done():
+        if cause is None or cause not in self._futures:
             return
         transition = self._codec.decode(record.value or b"")
         assert isinstance(transition, Transition)
-        future.set_result(answer_of(transition, partition, record.offset))
+        answer = answer_of(transition, partition, record.offset)
+        for future in self._futures.pop(cause):
+            if not future.done():
+                future.set_result(answer)
 
-    def forget(self, command_id: str) -> None:
-        self._futures.pop(command_id.encode(), None)
+    def forget(self, command_id: str, future: asyncio.Future[Answer]) -> None:
+        """Nobody waits on this future any more."""
+        key = command_id.encode()
+        futures = self._futures.get(key)
+        if futures is not None and future in futures:
+            futures.remove(future)
+            if not futures:
+                del self._futures[key]
 
     def fail(self, error: Exception) -> None:
-        for future in self._futures.values():
-            if not future.done():
-                future.set_exception(error)
+        """Nobody will answer any more, and this is why."""
+        for futures in self._futures.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
         self._futures.clear()

@@ -8,17 +8,14 @@ from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 
 from millstream.events.codec import Codec
-from millstream.events.registry import load_schemas
-
 from millstream.events.envelope import Command, CommandBody
-from millstream.events.errors import TopicMissing
+from millstream.events.errors import LogUnavailable, TopicMissing
 from millstream.events.logs.port import Log, Record, StoredRecord, TopicPartition
+from millstream.events.registry import load_schemas
 from millstream.events.topics import Topics, check_run_id
 from millstream.streams.runtime.answers import Answer, JournalTail, Waiting
 from millstream.streams.runtime.clock import Chance
 from millstream.streams.runtime.sender import Sender
-
-RESEND_AFTER_S = 10.0
 
 
 class Client:
@@ -53,6 +50,7 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._sender.close()
+        self._waiting.fail(LogUnavailable("the client was closed before the answer came; ask again under the same id"))
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -75,31 +73,36 @@ class Client:
         The same `command_id` gets the same answer, however often it is asked. Raises `BadId`, `RecordTooLarge`
         before anything is sent; `TimeoutError` after `timeout_s`: then the command may still be decided.
         """
-        future = await self._submit(run_id, body, command_id or self.new_id())
-        if timeout_s is None:
-            return await asyncio.shield(future)
-        return await asyncio.wait_for(asyncio.shield(future), timeout_s)
-
-    async def _submit(self, run_id: str, body: CommandBody, command_id: str) -> asyncio.Future[Answer]:
-        if self._task is not None and self._task.done():
-            self._task.result()
-        check_run_id(run_id)
-        record = Record(self._codec.encode(Command(command_id, run_id, None, body)), run_id.encode())
-        tp = TopicPartition(self._topics.commands, self._topics.partition_of(run_id))
+        if self._task is None or self._task.done():
+            self._raise_why_deaf()
+        if command_id is None:
+            command_id = self.new_id()
+        tp, record = self._record(run_id, body, command_id)
+        if not self._sender.has_room:
+            await self._sender.room()
         future = self._waiting.expect(command_id)
         try:
-            await (await self._sender.post(tp, record))
-        except BaseException:
-            self._waiting.forget(command_id)
-            raise
-        return future
+            self._sender.put(tp, record, future, wants_offset=False)
+            return await (future if timeout_s is None else asyncio.wait_for(future, timeout_s))
+        finally:
+            self._waiting.forget(command_id, future)
 
     async def post(self, run_id: str, body: CommandBody, *, command_id: str) -> asyncio.Future[int]:
         """Send a command without waiting for its answer; the future gets its offset once it is durable."""
-        check_run_id(run_id)
-        record = Record(self._codec.encode(Command(command_id, run_id, None, body)), run_id.encode())
-        tp = TopicPartition(self._topics.commands, self._topics.partition_of(run_id))
+        tp, record = self._record(run_id, body, command_id)
         return await self._sender.post(tp, record)
+
+    def _record(self, run_id: str, body: CommandBody, command_id: str) -> tuple[TopicPartition, Record]:
+        check_run_id(run_id)
+        value = self._codec.encode(Command(command_id, run_id, None, body))
+        tp = TopicPartition(self._topics.commands, self._topics.partition_of(run_id))
+        return tp, Record(value, run_id.encode())
+
+    def _raise_why_deaf(self) -> None:
+        """Nobody listens for answers (any more): an `ask` would wait for ever."""
+        if self._task is None:
+            raise RuntimeError("this client is not open: use it inside `async with Client(...) as client:`")
+        self._task.result()
 
     async def flush(self) -> None:
         """Wait until everything posted is durable."""

@@ -21,7 +21,6 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from millstream.events.codec import Codec
-
 from millstream.events.envelope import (
     CAUSE_HEADER,
     FORMAT,
@@ -353,9 +352,8 @@ class Owner:
         batch = self._pending
         if batch is None:
             batch = self._new_batch()
-        sent = self.outbox.watermark
-        if sent is self._sent or sent <= self._sent:
-            sent = None
+        watermark = self.outbox.watermark
+        sent = watermark if watermark > self._sent else None
         run_id, command_id, events = cause.run_id, cause.command_id, decision.events
         command_offset = batch.command_offset if offset is None else offset
         transition = Transition(cause.at, run_id, command_id, command_offset, sent, decision.reply, events)

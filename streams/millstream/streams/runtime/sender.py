@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from millstream.events.errors import AppendUnknown, LogUnavailable, RecordTooLarge, Refused
 from millstream.events.logs.port import Log, Record, TopicPartition
@@ -17,9 +17,12 @@ BACKOFF_CAP_S = 2.0
 
 
 class _Waiting(NamedTuple):
+    """future: gets the offset if `wants_offset`, and in any case the error where the log refuses the record."""
+
     record: Record
     size: int
-    future: asyncio.Future[int]
+    future: asyncio.Future[Any]
+    wants_offset: bool
 
 
 class Sender:
@@ -34,7 +37,6 @@ class Sender:
         self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
         self._bytes = 0
         self._room = asyncio.Event()
-        self._room.set()
 
     async def send(self, tp: TopicPartition, record: Record) -> int:
         """Append; the offset of the record once it is durable. Raises `RecordTooLarge` before anything is sent."""
@@ -42,24 +44,35 @@ class Sender:
 
     async def post(self, tp: TopicPartition, record: Record) -> asyncio.Future[int]:
         """Queue, waiting only for room; the future gets the offset."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if not self.has_room:
+            await self.room()
+        self.put(tp, record, future, wants_offset=True)
+        return future
+
+    @property
+    def has_room(self) -> bool:
+        return self._bytes <= QUEUE_BYTES_MAX
+
+    async def room(self) -> None:
+        """Wait until callers may queue again."""
+        while not self.has_room:
+            self._room.clear()
+            await self._room.wait()
+
+    def put(self, tp: TopicPartition, record: Record, future: asyncio.Future[Any], *, wants_offset: bool) -> None:
+        """Queue at once; the caller has looked whether there `has_room`. Raises `RecordTooLarge`."""
         size = len(record.value or b"") + len(record.key or b"") + 100
         limit = self._log.limits.record_bytes_max
         if size > limit:
             raise RecordTooLarge(tp.topic, size, limit)
-        while not self._room.is_set():
-            await self._room.wait()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[int] = loop.create_future()
         queue = self._queues.get(tp)
         if queue is None:
             queue = self._queues[tp] = deque()
-        queue.append(_Waiting(record, size, future))
+        queue.append(_Waiting(record, size, future, wants_offset))
         self._bytes += size
-        if self._bytes > QUEUE_BYTES_MAX:
-            self._room.clear()
         if tp not in self._tasks:
-            self._tasks[tp] = loop.create_task(self._drain(tp, queue))
-        return future
+            self._tasks[tp] = asyncio.get_running_loop().create_task(self._drain(tp, queue))
 
     async def flush(self) -> None:
         """Wait until all that was queued is durable."""
@@ -113,13 +126,15 @@ class Sender:
 
     def _settle(self, queue: deque[_Waiting], count: int, *, base: int = -1, error: Exception | None = None) -> None:
         for index in range(count):
-            waiting = queue.popleft()
-            self._bytes -= waiting.size
-            if waiting.future.done():
+            _, size, future, wants_offset = queue.popleft()
+            self._bytes -= size
+            if error is None and not wants_offset:
+                continue
+            if future.done():
                 continue
             if error is not None:
-                waiting.future.set_exception(error)
+                future.set_exception(error)
             else:
-                waiting.future.set_result(base + index)
+                future.set_result(base + index)
         if self._bytes <= QUEUE_BYTES_MAX // 2:
             self._room.set()

@@ -15,12 +15,12 @@ from pathlib import Path
 from types import TracebackType
 
 import msgspec
-from millstream.events.codec import Codec
-from millstream.events.registry import load_schemas
 
+from millstream.events.codec import Codec
 from millstream.events.envelope import Fence
 from millstream.events.errors import AppendUnknown, InstanceInUse, LogUnavailable, MillstreamError, Stop
 from millstream.events.logs.port import Group, Log, Record
+from millstream.events.registry import load_schemas
 from millstream.events.topics import Topics
 from millstream.projections.rocksdb_store import RocksStore
 from millstream.streams.deciders.table import decide
