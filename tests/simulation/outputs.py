@@ -42,6 +42,8 @@ class Outputs:
         self._values: dict[TopicPartition, set[bytes | None]] = {}
         self._commands: dict[tuple[int, int], bytes | None] = {}
         self._checked: dict[int, int] = {}
+        self.landed = 0
+        """Records that have come to the targets, copies too."""
         self.calls: dict[str, bool] = {}
         """Kernel request -> whether its answer is on the log."""
         self.junk: dict[tuple[TopicPartition, int], bool] = {}
@@ -131,6 +133,7 @@ class Outputs:
         asked = self._asked.get(output_id)
         need(asked is not None, f"{tp.topic} {tp.partition} gets {output_id}, which no valid transition sends")
         assert asked is not None
+        self.landed += 1
         if output_id in self._here:
             return
         need(asked.target == tp, f"{output_id} goes to {tp}, right is {asked.target}")

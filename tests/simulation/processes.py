@@ -129,6 +129,12 @@ class SimServer(Server):
         self._folder = folder
         self._process = process
 
+    @property
+    def all_claimed(self) -> bool:
+        """Whether all that the group has assigned to it is claimed and read."""
+        group = self._group
+        return group is not None and {tp.partition for tp in group.assignment} == self._claimed == set(self._owned)
+
     def claimed(self, partition: int, offset: int) -> None:
         super().claimed(partition, offset)
         self._process.world.report.claims += 1
@@ -169,11 +175,10 @@ class ServerProcess(Process):
         task = self._main_task
         self._leaving.set()
         await asyncio.wait([task])
-        if task is self._main_task:
+        if task is self._main_task and self.log is not None:
             self.world.note("%s has ended", self.name)
-            assert self.log is not None
-            await self.log.close()
-            self.log = None
+            log, self.log, self.server = self.log, None, None
+            await log.close()
 
     def crash(self, *, lost: bool = False) -> None:
         if self.up:

@@ -89,7 +89,7 @@ class World:
         self.loop = VirtualLoop(spared=self._is_network)
         self.log_jumped_ms = 0
         self.cluster = SimCluster(self.log_ms, self._landed)
-        rng = self.rng("world")
+        rng = self._last = self.rng("world")
         self.topics = Topics("sim", rng.randint(*scenario.partitions))
         self.codec = CODEC
         self.outputs = Outputs(self.topics, self.codec)
@@ -194,6 +194,7 @@ class World:
         await self.chaos.run()
         self._make_quiet()
         await self._settle()
+        await self._take_over_once_more()
         await self.check_stores()
         self._check_end()
 
@@ -214,6 +215,22 @@ class World:
                 return
             await asyncio.sleep(0.1)
         self.note("settled")
+
+    async def _take_over_once_more(self) -> None:
+        """All owners die once more when all is done: whoever takes over has nothing to send again."""
+        sent = self.outputs.landed
+        for server in self.servers:
+            server.crash(lost=self._last.random() < 0.2)
+            server.start()
+        deadline = self.loop.time() + SETTLE_S
+        while not all(s.server is not None and s.server.all_claimed for s in self.servers):
+            if self.loop.time() > deadline:
+                return self.fail("nobody takes the partitions after all is done")
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)
+        if self.outputs.landed != sent:
+            self.fail(f"{self.outputs.landed - sent} outputs were sent again after all had been acknowledged")
+        return None
 
     def pending(self) -> list[str]:
         """What must still happen, in words."""
