@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from millstream.events.logs.kafka import KafkaLog
 from millstream.events.logs.memory import MemoryCluster, MemoryLog
 from millstream.events.logs.port import Log
 from millstream.events.logs.sqlite import SqliteLog
+from millstream.streams.broker.server import Broker
 
 _names = itertools.count()
 
@@ -42,13 +44,24 @@ def embedded_logs(tmp_path: Path) -> Logs:
     return Logs("embedded", lambda: SqliteLog(tmp_path / "log"), session_s=0.3, close=lambda: None)
 
 
+def kafka_logs(broker: Broker) -> Logs:
+    return Logs("kafka", lambda: KafkaLog(broker.bootstrap), session_s=1.5, close=lambda: None)
+
+
+def _source(request: pytest.FixtureRequest, tmp_path: Path) -> Logs:
+    # Kafka comes from a fixture of the whole run, and only where it is asked for.
+    if request.param == "kafka":
+        return kafka_logs(request.getfixturevalue("kafka_broker"))
+    return SOURCES[request.param](tmp_path)
+
+
 SOURCES: dict[str, Callable[[Path], Logs]] = {"memory": memory_logs, "embedded": embedded_logs}
 MARKS: dict[str, list[pytest.MarkDecorator]] = {"kafka": [pytest.mark.broker]}
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=MARKS.get(kind, [])) for kind in SOURCES])
+@pytest.fixture(params=[pytest.param(kind, marks=MARKS.get(kind, [])) for kind in [*SOURCES, "kafka"]])
 def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Logs]:
     """The log under test, fresh."""
-    source = SOURCES[request.param](tmp_path)
+    source = _source(request, tmp_path)
     yield source
     source.close()

@@ -171,9 +171,6 @@ def test_an_empty_batch_is_a_mistake_of_the_caller(logs: Logs) -> None:
 
 
 def test_an_append_to_a_topic_that_is_not_there_ends_as_unknown(logs: Logs) -> None:
-    if logs.kind == "kafka":
-        pytest.skip("a broker is asked again and again for a topic that it doesn't know")
-
     async def check() -> None:
         async with logs.open() as log:
             with pytest.raises(AppendUnknown, match=r"is not on this log"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 import ssl
 import struct
@@ -47,6 +48,10 @@ _REFUSED = (
 
 class Away(Exception):
     """Inside the adapter: nobody answers, or the answer was cut off. What was asked may have been done."""
+
+
+class NotYet(Away):
+    """Inside the adapter: it answers, and can't do it now. Asked again soon it can; nobody needs to be told."""
 
 
 class Topic:
@@ -166,11 +171,17 @@ class Cluster:
     # -- connections ----------------------------------------------------------------------------------------------
 
     async def ask(self, node: int, request: Any, *, lane: str, timeout_s: float | None = None) -> Any:
-        """Send one request once and return its answer. Raises `Away`; then the request may have been done."""
+        """Send one request once and return its answer. Raises `Away`; then the request may have been done.
+
+        timeout_s: None for the usual one, infinite where the caller sees to it.
+        """
         conn = await self._connection(node, lane)
         try:
-            async with asyncio.timeout(timeout_s or self.request_timeout_s):
+            if timeout_s == math.inf:
                 answer = await conn.send(request)
+            else:
+                async with asyncio.timeout(timeout_s or self.request_timeout_s):
+                    answer = await conn.send(request)
         except TimeoutError as err:
             self._drop(conn, lane, node)
             raise Away(f"no answer within {timeout_s or self.request_timeout_s:g} s") from err
@@ -255,7 +266,7 @@ class Cluster:
 
     def say_away(self, why: object) -> None:
         """Tell people, once for each time, that nobody answers."""
-        if self._away_since is None:
+        if self._away_since is None and not isinstance(why, NotYet):
             self._away_since = time.monotonic()
             if self._notice:
                 self._notice(f"Kafka at {self.address} does not answer ({why}). Waiting for it; nothing is lost.")

@@ -21,7 +21,7 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
 
 from millstream.events.errors import InstanceInUse, LogUnavailable, Stop
-from millstream.events.logs.kafka_cluster import Away, Cluster, back_off
+from millstream.events.logs.kafka_cluster import FRESH_S, Away, Cluster, NotYet, back_off
 from millstream.events.logs.kafka_producer import describe
 from millstream.events.logs.kafka_wire import Heartbeat, LeaveGroup
 from millstream.events.logs.port import TopicPartition
@@ -79,6 +79,9 @@ class KafkaGroup:
         self._kafka_generation = -1
         self._assignment: frozenset[TopicPartition] = frozenset()
         self._generation = 0
+        # What was shared out, where it was us who did it.
+        self._shared: frozenset[TopicPartition] | None = None
+        self._wanted: frozenset[str] = frozenset()
         self._heard_at = time.monotonic()
         self._failure: Exception | None = None
         self._news = asyncio.Event()
@@ -211,6 +214,12 @@ class KafkaGroup:
         request = Heartbeat(self._group, self._kafka_generation, self._member_id, self._instance_id)
         self._check((await self._ask(request)).error_code)
         self._heard_at = time.monotonic()
+        if self._shared is not None:
+            # A topic that is awaited is looked for more often than a lost one is noticed.
+            missing = self._wanted - self._cluster.topics.keys()
+            await self._cluster.refresh_if_older(self._wanted, 1.0 if missing else FRESH_S)
+            if self._partitions() != self._shared:
+                raise _Rejoin("a topic was made or deleted")
 
     async def _join(self) -> None:
         """Join, share out if we are the leader, and take what we are given. The old assignment holds until then."""
@@ -236,6 +245,7 @@ class KafkaGroup:
         self._heard_at = time.monotonic()
         self._member_id, self._kafka_generation = joined.member_id, joined.generation_id
         given: list[tuple[str, bytes]] = []
+        self._shared = None
         if joined.leader_id == joined.member_id and joined.members:
             given = await self._share_out(joined.members)
         synced = await self._ask(
@@ -254,15 +264,16 @@ class KafkaGroup:
             metadata = ConsumerProtocolMemberMetadata.decode(data)
             holds = _held(metadata.user_data)
             known[member_id] = (instance_id or member_id, frozenset(metadata.subscription), holds)
-        topics = {topic for _, wanted, _ in known.values() for topic in wanted}
-        await self._cluster.refresh(topics)
-        partitions = [
-            TopicPartition(name, partition)
-            for name in topics
-            if (topic := self._cluster.topics.get(name)) is not None
-            for partition in topic.leaders
-        ]
+        self._wanted = frozenset(topic for _, wanted, _ in known.values() for topic in wanted)
+        await self._cluster.refresh(self._wanted)
+        self._shared = self._partitions()
+        partitions = sorted(self._shared)
         return [(member, _assignment(given)) for member, given in share(known, partitions).items()]
+
+    def _partitions(self) -> frozenset[TopicPartition]:
+        """Those that exist of the topics which the group's members want."""
+        found = ((name, self._cluster.topics.get(name)) for name in self._wanted)
+        return frozenset(TopicPartition(name, p) for name, topic in found if topic is not None for p in topic.leaders)
 
     def _check(self, error_code: int) -> None:
         if error_code == 0:
@@ -280,14 +291,14 @@ class KafkaGroup:
         if error_code == _REBALANCING:
             raise _Rejoin(describe(error_code))
         if error_code in _FIND_ANEW:
-            raise Away(describe(error_code))
+            raise NotYet(describe(error_code))
         if error_code in _FATAL:
             raise Stop(
                 f"group {self._group!r} can't be joined: {describe(error_code)}. Another kind of consumer may be in it,"
                 f" or this user may not join it, or the session time-out of {self._session_timeout_s:g} s is outside"
                 f" what the broker allows (group.min.session.timeout.ms)."
             )
-        raise Away(describe(error_code))
+        raise NotYet(describe(error_code))
 
     async def _ask(self, request: Any, *, timeout_s: float | None = None) -> Any:
         """Ask the group's coordinator, looking for it first where it isn't known."""
@@ -302,7 +313,7 @@ class KafkaGroup:
             if answer.error_code == 0:
                 found: int = answer.coordinator_id
                 return found
-        raise Away(f"the group {self._group!r} has no coordinator yet")
+        raise NotYet(f"the group {self._group!r} has no coordinator yet")
 
 
 def _holdings(instance_id: str, assignment: frozenset[TopicPartition]) -> bytes:

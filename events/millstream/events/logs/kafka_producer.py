@@ -12,6 +12,7 @@ together in the next one.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ WIRE_BYTES_MAX = 1_048_576
 REQUEST_BYTES_MAX = 4 * 1024 * 1024
 APPEND_TIMEOUT_S = 10.0
 # How long a topic that was just made may be unknown to the broker we ask.
-TOPIC_GRACE_S = 2.0
+TOPIC_GRACE_S = 1.0
 _INT32_MAX = 2**31 - 1
 
 
@@ -88,6 +89,7 @@ class Producer:
         self._senders: dict[int, asyncio.Task[None]] = {}
         self._batches: set[Batch] = set()
         self._retirements = 0
+        self._retiring: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def append(self, topic: str, partition: int, records: Sequence[Record]) -> Appended:
@@ -97,20 +99,29 @@ class Producer:
             raise LogUnavailable("the log was closed; open another one")
         tp = TopicPartition(topic, partition)
         node = self._cluster.leader(tp)
-        timer = asyncio.timeout(self._timeout_s)
-        try:
-            async with timer:
-                if node is None or self._identity is None:
+        if node is None or self._identity is None:
+            try:
+                async with asyncio.timeout(self._timeout_s):
                     node = await self._prepare(tp)
-                batch = Batch(tp, build(topic, records), len(records))
-                self._enqueue(node, batch)
-                try:
-                    return await batch.ended
-                finally:
-                    self._batches.discard(batch)
-        except TimeoutError:
-            await self.retire(f"it had no answer within {self._timeout_s:g} s")
-            raise unknown(tp, f"it had no answer within {self._timeout_s:g} s") from None
+            except TimeoutError:
+                raise unknown(tp, f"no broker took it within {self._timeout_s:g} s, so nothing was sent") from None
+        batch = Batch(tp, build(topic, records), len(records))
+        self._enqueue(node, batch)
+        # A bare timer: `asyncio.timeout` costs ten times as much, and every append pays for it.
+        timer = asyncio.get_running_loop().call_later(self._timeout_s, self._expire, batch)
+        try:
+            return await batch.ended
+        finally:
+            timer.cancel()
+            self._batches.discard(batch)
+
+    def _expire(self, batch: Batch) -> None:
+        """Too long without an answer: all that is on the way by this producer is in doubt with it."""
+        why = f"it had no answer within {self._timeout_s:g} s"
+        batch.unknown(why)
+        retiring = asyncio.get_running_loop().create_task(self.retire(why))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
 
     async def retire(self, why: str = "the producer was retired") -> None:
         """Drop what waits, cut the connections, forget the producer id. Nothing of it is sent after this by us."""
@@ -164,7 +175,10 @@ class Producer:
                 known = self._cluster.topics.get(tp.topic)
                 gone = known is None or tp.partition not in known.leaders
                 if gone and time.monotonic() - began > TOPIC_GRACE_S:
-                    raise unknown(tp, "there is no such partition on the cluster, so nothing was sent")
+                    raise AppendUnknown(
+                        f"{tp.topic!r} partition {tp.partition} is not on this log; nothing was appended."
+                        f" Make the topic first, or check the prefix."
+                    )
             await asyncio.sleep(pause)
         raise AssertionError("back_off never ends")
 
@@ -255,7 +269,8 @@ class Producer:
                 node,
                 ProduceRequest(request, timeout_ms=int(self._timeout_s * 1000)),
                 lane=identity.lane,
-                timeout_s=self._timeout_s + 1.0,
+                # Its appends have timers, and whoever comes behind them has one.
+                timeout_s=math.inf,
             )
         except (Away, Stop, IncompatibleBrokerVersion, NotImplementedError) as err:
             self._give_up(identity)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -238,14 +239,14 @@ class KafkaReader:
                 lost = True
             elif node not in self._fetches and cursor.failure is None:
                 lane = self._cluster.new_lane("reader")
-                self._fetches[node] = (loop.create_task(self._guard(self._fetch_all(node, lane), lane)), lane)
+                self._fetches[node] = (loop.create_task(self._guard(partial(self._fetch_all, node, lane), lane)), lane)
         if lost and (self._finder is None or self._finder.done()):
-            self._finder = loop.create_task(self._guard(self._find(), None))
+            self._finder = loop.create_task(self._guard(self._find, None))
 
-    async def _guard(self, work: Any, lane: str | None) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]], lane: str | None) -> None:
         """What stops a loop is for the reader to hear."""
         try:
-            await work
+            await work()
         except Exception as err:  # noqa: BLE001
             self._failure = err
         finally:

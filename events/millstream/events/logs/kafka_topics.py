@@ -21,7 +21,7 @@ from millstream.events.errors import (
     TopicMissing,
     TopicSettingsUnsafe,
 )
-from millstream.events.logs.kafka_cluster import Away, Cluster, Topic
+from millstream.events.logs.kafka_cluster import Away, Cluster, NotYet, Topic
 from millstream.events.logs.kafka_producer import WIRE_BYTES_MAX, describe
 from millstream.events.logs.port import Bounds, TopicPartition, TopicSpec
 
@@ -34,11 +34,12 @@ _MADE_WITHIN_S = 15.0
 
 def settings_of(spec: TopicSpec, brokers: int) -> dict[str, str]:
     """The settings that a topic of this spec gets, as Kafka writes them, on a cluster of so many brokers."""
-    settings = {"cleanup.policy": spec.cleanup}
+    settings = {
+        "cleanup.policy": spec.cleanup,
+        "message.timestamp.type": "LogAppendTime" if spec.log_append_time else "CreateTime",
+    }
     if spec.keep_forever:
         settings |= {"retention.ms": "-1", "retention.bytes": "-1"}
-    if spec.log_append_time:
-        settings["message.timestamp.type"] = "LogAppendTime"
     if brokers > 1:
         settings |= {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"}
     return settings
@@ -158,7 +159,7 @@ async def _offset(cluster: Cluster, node: int, tp: TopicPartition, which: int) -
         for _partition, error_code, *rest in partitions:
             if error_code:
                 cluster.topics.pop(tp.topic, None)
-                raise Away(describe(error_code))
+                raise NotYet(describe(error_code))
             offset: int = rest[-1]
             return offset
     raise Away("the broker named no offset")
@@ -177,7 +178,7 @@ async def delete_before(cluster: Cluster, tp: TopicPartition, offset: int) -> No
                     raise OffsetOutOfRange(tp.topic, tp.partition, offset, *bounds)
             elif error_code:
                 cluster.topics.pop(tp.topic, None)
-                raise Away(describe(error_code))
+                raise NotYet(describe(error_code))
 
 
 async def leader_of(cluster: Cluster, tp: TopicPartition) -> int:
@@ -193,7 +194,7 @@ async def leader_of(cluster: Cluster, tp: TopicPartition) -> int:
                 f"{tp.topic!r} partition {tp.partition} is not on the cluster. It was deleted, or never made, or this"
                 f" user may not see it: check the address and the prefix."
             )
-        raise Away("the partition has no leader")
+        raise NotYet("the partition has no leader")
     return node
 
 
