@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -27,15 +28,19 @@ from millstream.events.logs.port import (
     LogLimits,
     Notice,
     Record,
+    StoredRecord,
     TopicPartition,
     TopicSpec,
 )
 from millstream.events.logs.sizes import batch_bytes
 from millstream.events.logs.specs import compare_specs
-from millstream.events.logs.sqlite_file import explain, open_connection
+from millstream.events.logs.sqlite_file import LOCK, explain, open_connection
 from millstream.events.logs.sqlite_groups import SESSION_TIMEOUT_S, SqliteGroup
-from millstream.events.logs.sqlite_reader import SqliteReader, Stream, Waker, encode_headers
-from millstream.events.logs.sqlite_writer import STUCK_S, Row, Writer
+from millstream.events.logs.sqlite_reader import SqliteReader, Stream, encode_headers
+from millstream.events.logs.sqlite_recent import Recent
+from millstream.events.logs.sqlite_wake import Waker
+from millstream.events.logs.sqlite_work import STUCK_S, Append, Row
+from millstream.events.logs.sqlite_writer import Writer
 
 DELETE_SLICE = 5_000
 """Rows deleted in one transaction: appends get their turn in between."""
@@ -73,7 +78,11 @@ class SqliteLog:
         self._streams_mark = -1
         self._touches: dict[TopicPartition, int] = {}
         self._touches_of_all = 0
-        self.waker = Waker(self.foreign_commits, self._data_version)
+        self._recent: dict[TopicPartition, Recent] = {}
+        self._followers: Counter[TopicPartition] = Counter()
+        self._data_version = -1
+        self._news = 0
+        self.waker = Waker(self.foreign_commits, self._has_news)
 
     @property
     def limits(self) -> LogLimits:
@@ -99,6 +108,7 @@ class SqliteLog:
             await writer.stop()
             raise LogFolderUnusable(f"the log in {str(self.folder)!r} can't be opened: {explain(e)}.") from e
         self._writer = writer
+        self.waker.start(self.folder / LOCK)
 
     async def close(self) -> None:
         if self._writer is None:
@@ -151,7 +161,7 @@ class SqliteLog:
     async def append(self, topic: str, partition: int, records: Sequence[Record]) -> Appended:
         size = batch_bytes(topic, records, self._limits)
         rows: list[Row] = [(r.key, r.value, encode_headers(r.headers) if r.headers else None) for r in records]
-        return await self.writer.append(TopicPartition(topic, partition), rows, size)
+        return await self.writer.append(TopicPartition(topic, partition), records, rows, size)
 
     async def retire(self) -> None:
         self.writer.give_up_appends("the producer was retired while an append was under way")
@@ -201,10 +211,10 @@ class SqliteLog:
             self._notice(text)
 
     def foreign_commits(self) -> int:
-        """How often other processes have committed; grows with each."""
+        """Another number whenever other processes have committed."""
         writer = self.writer
         assert writer.lock is not None
-        return writer.lock.counters().commits - writer.own_commits
+        return writer.lock.counters().commits - writer.own_commits + self._news
 
     def group_changes(self) -> int:
         """How often any process has changed an assignment."""
@@ -269,17 +279,46 @@ class SqliteLog:
         partitions, cleanup, keep_forever, log_append_time = found
         return TopicSpec(topic, partitions, cleanup, bool(keep_forever), bool(log_append_time))
 
-    def _data_version(self) -> int:
-        return int(self._one("PRAGMA data_version")[0])
+    def recent(self, tp: TopicPartition, stream: Stream, position: int, max_records: int) -> list[StoredRecord]:
+        """What this process itself has appended from `position` on, if it is still at hand."""
+        recent = self._recent.get(tp)
+        return recent.read(stream.id, position, max_records) if recent is not None else []
 
-    def _on_commit(self, partitions: list[TopicPartition] | None) -> None:
-        if partitions is None:
+    def follow(self, partitions: frozenset[TopicPartition], before: frozenset[TopicPartition]) -> None:
+        """A reader has these partitions now, instead of those: only what somebody reads is kept at hand."""
+        self._followers.update(partitions)
+        self._followers.subtract(before)
+        for tp in before:
+            if self._followers[tp] <= 0:
+                del self._followers[tp]
+                self._recent.pop(tp, None)
+
+    def _has_news(self) -> bool:
+        """Ask SQLite whether anybody, we included, has committed since the last time."""
+        try:
+            version = int(self._one("PRAGMA data_version")[0])
+        except LogUnavailable:
+            return False
+        if version == self._data_version:
+            return False
+        self._data_version = version
+        self._news += 1
+        return True
+
+    def _on_commit(self, appended: list[tuple[Append, int, Appended]] | None) -> None:
+        if appended is None:
             self._streams.clear()
             self._touches_of_all += 1
-        else:
-            for tp in partitions:
-                self._touches[tp] = self._touches.get(tp, 0) + 1
-        self.waker.touched(partitions)
+            self.waker.touched(None)
+            return
+        touched = []
+        for work, stream, at in appended:
+            tp = work.tp
+            touched.append(tp)
+            self._touches[tp] = self._touches.get(tp, 0) + 1
+            if tp in self._followers:
+                self._recent.setdefault(tp, Recent()).add(stream, at.offset, at.timestamp, work.records, work.size)
+        self.waker.touched(touched)
 
 
 def _make_topic(connection: sqlite3.Connection, spec: TopicSpec) -> None:

@@ -16,13 +16,13 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from millstream.events.errors import AppendUnknown, LogUnavailable, MillstreamError
-from millstream.events.logs.port import Appended, TopicPartition
+from millstream.events.errors import LogUnavailable
+from millstream.events.logs.port import Appended, Record, TopicPartition
 from millstream.events.logs.sqlite_file import (
     BUSY_WRITE_MS,
     FILE,
@@ -32,12 +32,11 @@ from millstream.events.logs.sqlite_file import (
     open_connection,
     prepare_folder,
 )
+from millstream.events.logs.sqlite_tails import Landed, Tails
+from millstream.events.logs.sqlite_work import STUCK_S, Append, Do, Job, Row, Work, unknown
 
 GROUP_ROWS_MAX = 20_000
 GROUP_BYTES_MAX = 8 << 20
-# Statements of few sizes: each is parsed once a table, and 1000 rows take 9 calls instead of 1000. Every call gives
-# the interpreter's lock away and has to get it back.
-INSERT_SIZES = (256, 64, 16, 4, 1)
 PAGE_BYTES = 4096
 CHECKPOINT_PAGES = 1_000
 CHECKPOINT_PAGES_BUSY = 4_000
@@ -45,67 +44,12 @@ WAL_BYTES_MAX = 24 << 20
 """Over this size of the WAL file the writer waits for readers to let go of it, and cuts it."""
 WAL_BYTES_BOUND = WAL_BYTES_MAX + 2 * GROUP_BYTES_MAX
 """What the WAL file stays under, unless another program keeps a read transaction open."""
-COMPACT_EVERY = 1_000
-STUCK_S = 10.0
-"""An append that has waited so long for lock or disk ends as unknown, unless the log was opened with another time."""
 
-Row = tuple[bytes | None, bytes | None, bytes | None]
-"""Key, value, headers as MessagePack (None: no headers)."""
-
-
-class Work:
-    """Something for the writer. `abandoned`: nobody waits any more; if it has not begun it never will."""
-
-    __slots__ = ("abandoned", "future", "since")
-
-    def __init__(self, future: asyncio.Future[Any], since: float) -> None:
-        self.future = future
-        self.since = since
-        self.abandoned = False
-
-
-class Append(Work):
-    """A batch for one partition. size: bytes."""
-
-    __slots__ = ("rows", "size", "tp")
-
-    def __init__(
-        self, future: asyncio.Future[Appended], since: float, tp: TopicPartition, rows: list[Row], size: int
-    ) -> None:
-        super().__init__(future, since)
-        self.tp = tp
-        self.rows = rows
-        self.size = size
-
-
-Do = Callable[[sqlite3.Connection], Any]
-
-
-class Job(Work):
-    """Anything else that writes: `do` runs in a transaction of its own. groups: does its result mean a change of a group?"""
-
-    __slots__ = ("do", "groups")
-
-    def __init__(self, future: asyncio.Future[Any], since: float, do: Do, groups: Callable[[Any], bool] | None) -> None:
-        super().__init__(future, since)
-        self.do = do
-        self.groups = groups
-
-
-class Tail:
-    """The writer's memory of a partition's end; good as long as no other connection has written."""
-
-    __slots__ = ("compact", "next", "since_compaction", "stream")
-
-    def __init__(self, stream: int, next_offset: int, compact: bool) -> None:
-        self.stream = stream
-        self.next = next_offset
-        self.compact = compact
-        self.since_compaction = 0
+OnCommit = Callable[[list[Landed] | None], None]
 
 
 class Writer:
-    """The thread and its queue. on_commit(partitions or None) is called in the event loop after each commit.
+    """The thread and its queue. on_commit(what was appended, or None) is called in the event loop after each commit.
 
     now_ms: the log's clock. `own_commits` and the file's counter together tell how often others have written.
     """
@@ -114,7 +58,7 @@ class Writer:
         self,
         folder: Path,
         now_ms: Callable[[], int],
-        on_commit: Callable[[list[TopicPartition] | None], None],
+        on_commit: OnCommit,
         stuck_s: float = STUCK_S,
     ) -> None:
         self.own_commits = 0
@@ -127,9 +71,7 @@ class Writer:
         self._open: set[Work] = set()
         self._watch: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._tails: dict[TopicPartition, Tail] = {}
-        self._inserts: dict[tuple[int, int], str] = {}
-        self._data_version = -1
+        self._tails = Tails()
         self._last_ms = 0
         self._pages = 0
         self._groups = 0
@@ -143,10 +85,12 @@ class Writer:
     def start(self) -> None:
         self._thread.start()
 
-    def append(self, tp: TopicPartition, rows: list[Row], size: int) -> asyncio.Future[Appended]:
+    def append(
+        self, tp: TopicPartition, records: Sequence[Record], rows: list[Row], size: int
+    ) -> asyncio.Future[Appended]:
         """Queue a batch; the future has its offset, or `AppendUnknown`."""
         future: asyncio.Future[Appended] = self._loop.create_future()
-        self._submit(Append(future, self._loop.time(), tp, rows, size))
+        self._submit(Append(future, self._loop.time(), tp, records, rows, size))
         return future
 
     def run(self, do: Do, *, groups: Callable[[Any], bool] | None = None) -> asyncio.Future[Any]:
@@ -193,7 +137,7 @@ class Writer:
             work.abandoned = True
             self._open.discard(work)
             if not work.future.done():
-                work.future.set_exception(_unknown(why) if isinstance(work, Append) else LogUnavailable(f"{why}."))
+                work.future.set_exception(unknown(why) if isinstance(work, Append) else LogUnavailable(f"{why}."))
 
     async def stop(self) -> None:
         """Write what is queued, then end the thread."""
@@ -204,7 +148,7 @@ class Writer:
             await asyncio.to_thread(self._thread.join, STUCK_S)
         self._give_up(list(self._open), "the log was closed")
 
-    def _tell(self, ended: list[tuple[Work, Any]], touched: list[TopicPartition] | None, committed: bool) -> None:
+    def _tell(self, ended: list[tuple[Work, Any]]) -> None:
         for work, result in ended:
             self._open.discard(work)
             if work.future.done():
@@ -213,8 +157,18 @@ class Writer:
                 work.future.set_exception(result)
             else:
                 work.future.set_result(result)
-        if committed:
-            self._on_commit(touched)
+
+    def _tell_landed(self, landed: list[Landed], refused: list[tuple[Work, Any]]) -> None:
+        self._on_commit(landed)
+        self._tell(refused)
+        for work, _, at in landed:
+            self._open.discard(work)
+            if not work.future.done():
+                work.future.set_result(at)
+
+    def _tell_done(self, job: Job, result: Any) -> None:
+        self._on_commit(None)
+        self._tell([(job, result)])
 
     # In the thread.
 
@@ -259,14 +213,17 @@ class Writer:
 
     def _append_group(self, group: list[Append]) -> None:
         assert self.lock is not None
-        ended: list[tuple[Work, Any]] = []
+        landed: list[Landed] = []
+        refused: list[tuple[Work, Any]] = []
         try:
             counters = self._take_lock()
             try:
-                at = max(self._now_ms(), counters.last_ms, self._last_ms)
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._look_for_others()
-                at = self._insert_group(group, at, ended)
+                self._tails.look_for_others(self._connection)
+                at = max(self._now_ms(), counters.last_ms, self._last_ms)
+                self._last_ms = at = self._tails.place(self._connection, group, at, landed, refused)
+                self._tails.insert(self._connection, landed, at)
+                self._pages += sum(2 + work.size // PAGE_BYTES for work, _, _ in landed)
                 self._connection.execute("COMMIT")
                 self._count(counters._replace(last_ms=at))
             except BaseException:
@@ -276,11 +233,11 @@ class Writer:
                 self.lock.release()
         except sqlite3.Error as e:
             why = f"an append to the log in {str(self._folder)!r} failed: {explain(e)}"
-            self._post(self._tell, [(w, _unknown(why)) for w in group], None, False)
+            self._post(self._tell, [(w, unknown(why)) for w in group])
         except Exception as e:  # noqa: BLE001 - the thread must outlive whatever one group runs into
-            self._post(self._tell, [(w, _unknown(f"an append failed: {e!r}")) for w in group], None, False)
+            self._post(self._tell, [(w, unknown(f"an append failed: {e!r}")) for w in group])
         else:
-            self._post(self._tell, ended, [w.tp for w in group], True)
+            self._post(self._tell_landed, landed, refused)
 
     def _take_lock(self) -> Counters:
         assert self.lock is not None
@@ -290,82 +247,6 @@ class Writer:
         finally:
             self._waits_for_lock = False
 
-    def _look_for_others(self) -> None:
-        """Inside a transaction: forget what we know of ends if any other connection has written since."""
-        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._data_version:
-            self._data_version = version
-            self._tails.clear()
-
-    def _insert_group(self, group: list[Append], at: int, ended: list[tuple[Work, Any]]) -> int:
-        """Insert all; returns the timestamp that they have got, no lower than any in their partitions."""
-        tails: list[Tail | None] = []
-        for work in group:
-            tail = self._tails.get(work.tp)
-            if tail is None:
-                tail, newest_ms = self._load_tail(work.tp)
-                at = max(at, newest_ms)
-            tails.append(tail)
-        self._last_ms = at
-        for work, tail in zip(group, tails, strict=True):
-            if work.abandoned:
-                continue
-            if tail is None:
-                ended.append((work, _no_topic(work.tp)))
-                continue
-            base = tail.next
-            self._insert(tail, work.rows, at)
-            ended.append((work, Appended(base, at)))
-            self._pages += 2 + work.size // PAGE_BYTES
-        return at
-
-    def _load_tail(self, tp: TopicPartition) -> tuple[Tail | None, int]:
-        found = self._connection.execute(
-            "SELECT id, first, cleanup FROM streams JOIN topics USING (topic) WHERE topic = ? AND partition = ?",
-            tp,
-        ).fetchone()
-        if found is None:
-            return None, 0
-        stream, first, cleanup = found
-        newest = self._connection.execute(
-            f'SELECT "offset", timestamp FROM records_{stream} ORDER BY "offset" DESC LIMIT 1'  # noqa: S608 - a number
-        ).fetchone()
-        end, newest_ms = (newest[0] + 1, newest[1]) if newest else (first, 0)
-        tail = self._tails[tp] = Tail(stream, max(end, first), cleanup == "compact")
-        return tail, newest_ms
-
-    def _insert(self, tail: Tail, rows: list[Row], at: int) -> None:
-        offset, i = tail.next, 0
-        for size in INSERT_SIZES:
-            while len(rows) - i >= size:
-                values: list[Any] = []
-                for key, value, headers in rows[i : i + size] if size < len(rows) else rows:
-                    values += (offset, at, key, value, headers)
-                    offset += 1
-                self._connection.execute(self._insert_sql(tail.stream, size), values)
-                i += size
-        tail.next = offset
-        if tail.compact:
-            tail.since_compaction += len(rows)
-            if tail.since_compaction >= COMPACT_EVERY:
-                tail.since_compaction = 0
-                self._compact(tail.stream)
-
-    def _insert_sql(self, stream: int, size: int) -> str:
-        sql = self._inserts.get((stream, size))
-        if sql is None:
-            marks = ",".join(["(?,?,?,?,?)"] * size)
-            sql = self._inserts[stream, size] = f"INSERT INTO records_{stream} VALUES {marks}"  # noqa: S608
-        return sql
-
-    def _compact(self, stream: int) -> None:
-        """Keep the newest record of each key. Offsets of what stays don't change."""
-        table = f"records_{stream}"
-        self._connection.execute(
-            f'DELETE FROM {table} WHERE key IS NOT NULL AND "offset" NOT IN'  # noqa: S608 - the name is a number
-            f' (SELECT max("offset") FROM {table} WHERE key IS NOT NULL GROUP BY key)'
-        )
-
     def _do_job(self, job: Job) -> None:
         assert self.lock is not None
         if job.abandoned:
@@ -374,8 +255,8 @@ class Writer:
             counters = self._take_lock()
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._look_for_others()
-                self._tails.clear()
+                self._tails.look_for_others(self._connection)
+                self._tails.forget()
                 changes = self._connection.total_changes
                 result = job.do(self._connection)
                 self._connection.execute("COMMIT")
@@ -387,15 +268,13 @@ class Writer:
                 raise
             finally:
                 self.lock.release()
-        except MillstreamError as e:
-            self._post(self._tell, [(job, e)], None, False)
         except sqlite3.Error as e:
             why = f"a write to the log in {str(self._folder)!r} failed: {explain(e)}."
-            self._post(self._tell, [(job, LogUnavailable(why))], None, False)
+            self._post(self._tell, [(job, LogUnavailable(why))])
         except Exception as e:  # noqa: BLE001 - raised where the job was asked for
-            self._post(self._tell, [(job, e)], None, False)
+            self._post(self._tell, [(job, e)])
         else:
-            self._post(self._tell, [(job, result)], None, True)
+            self._post(self._tell_done, job, result)
 
     def _count(self, counters: Counters) -> None:
         assert self.lock is not None
@@ -403,12 +282,11 @@ class Writer:
         self.lock.write(counters._replace(commits=counters.commits + 1))
 
     def _roll_back(self) -> None:
-        self._tails.clear()
+        self._tails.forget()
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error:
-            self._data_version = -1
             self._connection.close()
             # Where this fails too, the next write fails on the closed connection and comes by here again.
             with contextlib.suppress(sqlite3.Error):
@@ -457,13 +335,3 @@ def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(error)
-
-
-def _unknown(why: str) -> AppendUnknown:
-    return AppendUnknown(f"{why}. It may have landed or not: read the log.")
-
-
-def _no_topic(tp: TopicPartition) -> AppendUnknown:
-    return AppendUnknown(
-        f"{tp.topic!r} partition {tp.partition} is not on this log; nothing was appended. Make the topic first."
-    )
