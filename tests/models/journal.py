@@ -227,7 +227,7 @@ class JournalModel:
                 requests = (*owner.requests[:nth], landed, *owner.requests[nth + 1 :])
                 after = state._replace(log=state.log.extend(request.records))
                 after = after.spending("double_landings") if again else after
-                text = "{} of {} lands again at {}" if again else "{} of {} lands at {}"
+                text = "{} sent by {} lands again at {}" if again else "{} sent by {} lands at {}"
                 action = (text, Words(spell_all, request.records), owner.name, offset)
                 yield action, after.with_owner(i, owner._replace(requests=requests))
 

@@ -24,7 +24,7 @@ class Claim(NamedTuple):
     claim_id: int
 
     def __str__(self) -> str:
-        return f"claim {self.claim_id} of {self.owner}"
+        return f"claim {self.claim_id}"
 
 
 class Transition(NamedTuple):

@@ -78,7 +78,7 @@ def _print_traces(console: Console, wanted: str) -> int:
         return 1
     for row in rows:
         result = explore(model_of(SMALL[row.bounds], row.rules))
-        console.print(f"{row.rule}; without it, {row.then}\n{result}\n", markup=False, highlight=False)
+        console.print(f"{row.rule}; without it, {row.then}\n{result}\n", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

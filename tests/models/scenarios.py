@@ -74,7 +74,7 @@ SMALL: dict[str, Bounds] = {
 }
 
 LARGE: dict[str, Bounds] = SMALL | {
-    "all three faults": _journal(ADDS, claims=4, rebalances=1, unknown_ends=1, crashes=1),
+    "all three faults": _journal(ADDS, rebalances=1, unknown_ends=1, crashes=1),
     "three owners": _journal(ADDS[:1], owners=3, rebalances=2),
     "landed twice, second copy": _journal(ADDS[:1], rebalances=1, double_landings=1, client_retries=1),
     "second copy to a zombie": _journal(ADDS[:1], rebalances=1, unknown_ends=1, client_retries=1),

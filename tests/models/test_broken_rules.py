@@ -42,5 +42,5 @@ def test_one_switch_breaks_one_rule_except_where_two_rules_cover_each_other() ->
 def test_a_trace_is_printed_as_numbered_sentences(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--trace", "one batch is in flight"]) == 0
     printed = capsys.readouterr().out
-    assert "1. A sends claim 0 of A" in printed
+    assert "1. A sends claim 0" in printed
     assert "hole in the numbers" in printed
