@@ -74,6 +74,7 @@ class Codec:
         self._known: dict[str, Known] = _known_types()
         self._schemas: dict[int, KnownSchema] = {}
         self._readers: dict[bytes, Read] = {}
+        self._plain_readers: dict[int, Read] = {}
         self._writers: dict[type, tuple[bytes, Write]] = {}
         for schema in _shipped():
             self._add(schema)
@@ -121,7 +122,7 @@ class Codec:
         fo = BytesIO(data + _GUARD)
         fo.read(HEADER_BYTES)
         try:
-            fields = compile_reader(schema.parsed, {}, {}, self._leaves)(fo)
+            fields = self._plain_reader(schema)(fo)
         except Exception as error:
             raise self._undecodable(data, f"{type(error).__name__}: {error}") from error
         if fo.tell() != len(data):
@@ -132,6 +133,7 @@ class Codec:
         """Know one more writer schema; returns its fingerprint. Raises `SchemaUnreadable`. Learning twice is once."""
         schema = parse(schema_json)
         if schema.fingerprint not in self._schemas:
+            self._plain_reader(schema)  # so that what can't be read safely is refused now
             self._add(schema)
         return schema.fingerprint
 
@@ -184,6 +186,12 @@ class Codec:
         read = compile_reader(schema.parsed, self._known, self._upcasts, self._leaves)
         self._readers[_header(schema.fingerprint)] = read
         self._schemas[schema.fingerprint] = schema
+
+    def _plain_reader(self, schema: KnownSchema) -> Read:
+        read = self._plain_readers.get(schema.fingerprint)
+        if read is None:
+            read = self._plain_readers[schema.fingerprint] = compile_reader(schema.parsed, {}, {}, self._leaves)
+        return read
 
     def _no_reader(self, data: bytes) -> SchemaError:
         try:

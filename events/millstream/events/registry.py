@@ -42,6 +42,7 @@ async def publish_schemas(log: Log, topics: Topics, codec: Codec) -> int:
             sent.update(lacking)
             if not last:
                 raise
+            await log.retire()
             continue
         sent.update(lacking)
         return len(sent)
