@@ -27,14 +27,14 @@ broker: $(READY)  ## a real local Kafka in the foreground, no Docker and no Java
 	$(BIN)/millstream broker run
 
 sim: $(READY)  ## simulate the protocol for a minute, seed after seed (SEED=n replays one)
-	$(BIN)/python -P -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seconds 60)
+	PYTHONPATH=. $(BIN)/python -P -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seconds 60)
 
 bench: $(READY)  ## figures, one JSON line each (QUICK=1: under two minutes)
-	$(BIN)/python -P -m tests.benchmarks.run $(if $(QUICK),--quick)
+	PYTHONPATH=. $(BIN)/python -P -m tests.benchmarks.run $(if $(QUICK),--quick)
 
 chaos: $(READY)  ## the long runs: kills and fights on a real broker, the models in large bounds
 	$(BIN)/python -P -m pytest -q -m chaos $(ARGS)
-	$(BIN)/python -P -m tests.models.run --bounds large
+	PYTHONPATH=. $(BIN)/python -P -m tests.models.run --bounds large
 
 clean:  ## forget the environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
