@@ -327,7 +327,8 @@ class Owner:
         due = self._timers.next_due()
         if due is None:
             return None
-        ripe_to = self._ripe_to if stored is None else max(self._ripe_to, stored.timestamp)
+        # While commands wait, only what was due when the log took the next of them comes before it.
+        ripe_to = self._ripe_to if stored is None else stored.timestamp
         if due > ripe_to:
             return None
         cause = self._timers.cause(ripe_to, self._time.now())
