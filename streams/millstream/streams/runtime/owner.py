@@ -56,6 +56,8 @@ CLAIM_BACKOFF_FIRST_S = 0.05
 CLAIM_BACKOFF_CAP_S = 2.0
 IDLE_WATERMARK_S = 1.0
 STOP_DRAIN_S = 5.0
+TWIN_CLAIMS = 3
+"""Our own process of before can have died with a claim or two on the wire that land after ours; only a living one goes on."""
 
 
 class Watcher(Protocol):
@@ -140,6 +142,7 @@ class Owner:
         self._sent: Sent = self._fence.sent
         self._ripe_to = -1
         self._claimed_at: int | None = None
+        self._twins: dict[str, set[int]] = {}
 
     # ------------------------------------------------------------------ life
 
@@ -227,14 +230,18 @@ class Owner:
         self._watcher.claimed(self.partition, claim_offset)
 
     def _refuse_a_twin(self, claim_offset: int) -> None:
-        """Another process that claims under our instance id after we did will do so for ever: stop, and say why."""
+        """Another process that goes on claiming under our instance id will do so for ever: stop, and say why."""
         seen, self._claims = self._claims, []
-        mine = self._claimed_at
-        self._claimed_at = claim_offset
+        mine, self._claimed_at = self._claimed_at, claim_offset
+        if mine is None:
+            return
         for offset, claim in seen:
-            if mine is None or offset < mine or claim.process == self._identity.process:
+            other = claim.process != self._identity.process and claim.owner == self._identity.instance
+            if not other or offset < mine:
                 continue
-            if claim.owner == self._identity.instance:
+            twin = self._twins.setdefault(claim.process, set())
+            twin.add(claim.claim_id)
+            if len(twin) >= TWIN_CLAIMS:
                 raise InstanceInUse(
                     f"partition {self.partition}: process {claim.process!r} claims it under our own instance id"
                     f" {claim.owner!r}. The data folder was probably copied. Delete the file 'instance-id' in the copy,"
