@@ -15,7 +15,7 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any
 
-from millstream.events.avro_read import Known, collect_names, is_uint64, type_name
+from millstream.events.avro_types import Known, collect_names, is_uint64, type_name
 from millstream.events.errors import SchemaUnreadable, Unencodable
 from millstream.events.schema_files import Schema
 

@@ -25,7 +25,8 @@ import fastavro
 import fastavro.schema
 import msgspec
 
-from millstream.events.avro_read import PYTHON_LEAVES, Known, Leaves, Read, compile_reader, type_name
+from millstream.events.avro_read import PYTHON_LEAVES, Leaves, Read, compile_reader
+from millstream.events.avro_types import Known, type_name
 from millstream.events.avro_write import Write, compile_writer
 from millstream.events.compatibility import check_evolution
 from millstream.events.errors import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from millstream.events.avro_read import collect_names, default_fits, type_name
+from millstream.events.avro_types import collect_names, default_fits, type_name
 from millstream.events.schema_files import Schema
 
 _WIDENINGS = {

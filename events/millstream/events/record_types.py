@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
-from millstream.events.avro_read import Known, collect_names, is_uint64
+from millstream.events.avro_types import Known, collect_names, is_uint64
 from millstream.events.envelope import CommandBody, Event
 from millstream.events.errors import SchemaUnreadable
 from millstream.events.schema_files import Schema

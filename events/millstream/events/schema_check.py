@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from millstream.events.avro_read import collect_names
+from millstream.events.avro_types import collect_names
 from millstream.events.compatibility import check_evolution
 from millstream.events.errors import SchemaUnreadable
 from millstream.events.record_types import struct_differences
