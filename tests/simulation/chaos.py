@@ -65,6 +65,15 @@ class Chaos:
         server.crash(lost=self.rng.random() < 0.2)
         self._after(self._soon(), server.start)
 
+    async def crash_server_often(self) -> None:
+        """It dies again and again while it comes back: in its claim, in its reading, in its first batch."""
+        server: ServerProcess = self.rng.choice(self.world.servers)
+        for _ in range(self.rng.randint(2, 4)):
+            server.crash(lost=self.rng.random() < 0.2)
+            await asyncio.sleep(self.rng.random() * 0.01)
+            server.start()
+            await asyncio.sleep(self.rng.random() ** 2 * 0.04)
+
     async def crash_client(self) -> None:
         self._crash(self.rng.choice(self.world.clients))
 

@@ -36,8 +36,11 @@ class Valid(NamedTuple):
 class Partition:
     """One partition: its journal as it must be read, its commands, its books."""
 
-    def __init__(self, number: int, topics: Topics, codec: Codec, outputs: Outputs, slice_flights: int) -> None:
+    def __init__(
+        self, number: int, topics: Topics, codec: Codec, outputs: Outputs, *, slice_flights: int, steady_clock: bool
+    ) -> None:
         self.number, self._topics, self._codec, self._outputs = number, topics, codec, outputs
+        self._steady_clock = steady_clock
         self.books = Books(slice_flights)
         self.commands: list[tuple[Command | None, int]] = []
         """By offset: the command, or None where the record can't be one; and its append time."""
@@ -132,11 +135,20 @@ class Partition:
         elif names[0] == "TimerFired":
             right = ("TimerFired", "DayClosing", "FiguresAsked") if status == "open" else ("TimerFired",)
             need(names == right or names[1:2] == ("!too-large",), f"a timer leads to {names}, right is {right}")
+            self._check_order(t.events[0].due_at)
         else:
             need(names == ("FlightsShifted",) and status == "shifting", f"{names} without any cause, {t.run_id} {status}")
 
+    def _check_order(self, due_at: int) -> None:
+        """A command and a timer that are both due are ordered by the log's time."""
+        if self._steady_clock and self.decided + 1 < len(self.commands):
+            appended_at = self.commands[self.decided + 1][1]
+            need(appended_at >= due_at, f"a timer of {due_at} fires before a command that the log took at {appended_at}")
+
     def _check_command(self, t: Transition) -> None:
         command, appended_at = self.commands[t.command_offset]
+        due = min((due for due, _, _ in self.books.timers), default=appended_at + 1)
+        need(due > appended_at, f"a command that the log took at {appended_at} is decided before a timer of {due}")
         if command is None:
             need(_names(t.events) == ("CommandDeadLettered",), f"an unreadable command leads to {_names(t.events)}")
             return

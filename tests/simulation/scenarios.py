@@ -48,7 +48,7 @@ class Scenario:
     record_bytes_max: int = 1_000_000
 
 
-CRASHES = {"crash_server": 4.0, "crash_client": 2.0, "crash_kernel": 2.0, "verify": 1.0}
+CRASHES = {"crash_server": 3.0, "crash_server_often": 2.0, "crash_client": 2.0, "crash_kernel": 2.0, "verify": 1.0}
 ZOMBIES = {"pause_server": 3.0, "silence_server": 3.0, "leave_and_come_back": 1.0, "verify": 1.0}
 COPIES = {"copy_command": 4.0, "copy_call": 2.0, "pause_kernel": 1.0, "crash_client": 0.5}
 CLOCKS = {"jump_wall_clock": 3.0, "jump_log_clock": 1.0, "crash_server": 1.0}

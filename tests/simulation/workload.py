@@ -25,7 +25,10 @@ HERD = 50
 
 @dataclass
 class Script:
-    """One day book's life. closes: by 'client', 'timer' or 'nobody'. done: all is asked and the book is where it should be."""
+    """One day book's life. closes: by 'client', 'timer' or 'nobody'. burst: flights entered at once.
+
+    done: all is asked and the book is where it should be.
+    """
 
     world: World
     client: ClientProcess
@@ -37,6 +40,8 @@ class Script:
     closes: str
     close_at: int | None
     removes: bool
+    burst: int
+    minutes: float
     herd: int = 1
     done: bool = False
     doing: str = "nothing"
@@ -50,14 +55,17 @@ class Script:
         if self.done:
             return
         await self._open()
-        for n, flight in enumerate(self.flights):
+        for first in range(0, len(self.flights), self.burst):
             await self._think()
-            await self._ask(f"flight-{n}", flight)
-            if n == self.shift_after:
-                await self._ask("shift", ShiftDay(self.rng.choice((-3.0, 2.5, 60.0))))
+            await asyncio.gather(*(self._enter(n) for n in range(first, min(first + self.burst, len(self.flights)))))
         if self.closes != "nobody":
             await self._close()
         self.done, self.doing = True, "nothing"
+
+    async def _enter(self, n: int) -> None:
+        await self._ask(f"flight-{n}", self.flights[n])
+        if n == self.shift_after:
+            await self._ask("shift", ShiftDay(self.minutes))
 
     async def _open(self) -> None:
         opens = OpenDay(self.carrier, self.day, self.close_at)
@@ -107,7 +115,8 @@ class Script:
         while True:
             world.note("%s asks %s", self.client.name, command_id)
             assert self.client.client is not None
-            asked = self.client.client.ask(self.run_id, body, command_id=command_id, timeout_s=self.rng.uniform(0.3, 1.5))
+            timeout_s = self.rng.choice((None, 0.3, 1.5))
+            asked = self.client.client.ask(self.run_id, body, command_id=command_id, timeout_s=timeout_s)
             try:
                 if self.rng.random() < 0.3:
                     answer = await asyncio.wait_for(asked, self.rng.uniform(0.05, 1.5))
@@ -147,6 +156,8 @@ def make_scripts(world: World) -> list[Script]:
                 closes=closes,
                 close_at=close_at,
                 removes=rng.random() < 0.3,
+                burst=rng.choice((1, 1, 3, 100)),
+                minutes=rng.choice((-3.0, 2.5, 60.0)),
                 herd=HERD if scenario.name == "herd" else 1,
             )
         )

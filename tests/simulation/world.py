@@ -25,6 +25,7 @@ from millstream.projections.memory_store import MemoryStore
 from millstream.projections.verify import compare, recompute
 from millstream.streams.deciders import daybook as daybook_decider
 from millstream.streams.deciders.table import decide
+from millstream.streams.runtime import server as server_module
 from millstream.streams.runtime.answers import Answer
 from millstream.streams.runtime.client import Client
 from millstream.streams.runtime.judge import Decide
@@ -42,6 +43,9 @@ from tests.support.virtual_loop import Deadlock, VirtualLoop
 
 SETTLE_S = 60.0
 """A fair time in virtual seconds: several back-offs and session time-outs one after the other."""
+
+COMMANDS_KEPT = 3
+"""So few that commands are cut away all the time."""
 
 CODEC = SimCodec()
 
@@ -94,7 +98,14 @@ class World:
         self.codec = CODEC
         self.outputs = Outputs(self.topics, self.codec)
         self.partitions = [
-            Partition(n, self.topics, self.codec, self.outputs, scenario.slice_flights)
+            Partition(
+                n,
+                self.topics,
+                self.codec,
+                self.outputs,
+                slice_flights=scenario.slice_flights,
+                steady_clock="jump_log_clock" not in scenario.befalls,
+            )
             for n in range(self.topics.partitions)
         ]
         self.report = Report(seed, scenario.name, trace=[] if traced else None)
@@ -155,7 +166,8 @@ class World:
     def run(self) -> Report:
         """Raises `Failed`."""
         main = self._main()
-        slice_before, daybook_decider.SLICE_FLIGHTS = daybook_decider.SLICE_FLIGHTS, self.scenario.slice_flights
+        before = daybook_decider.SLICE_FLIGHTS, server_module.COMMANDS_KEPT
+        daybook_decider.SLICE_FLIGHTS, server_module.COMMANDS_KEPT = self.scenario.slice_flights, COMMANDS_KEPT
         collecting = gc.isenabled()
         # Collections come at moments of their own, and what they close would run then.
         gc.disable()
@@ -166,7 +178,7 @@ class World:
         except Exception:
             self.fail(traceback.format_exc(limit=-6))
         finally:
-            daybook_decider.SLICE_FLIGHTS = slice_before
+            daybook_decider.SLICE_FLIGHTS, server_module.COMMANDS_KEPT = before
             if collecting:
                 gc.enable()
         report = self.report
