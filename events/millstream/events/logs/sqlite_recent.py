@@ -7,74 +7,44 @@ without a gap, so what is here is what the file has.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from millstream.events.logs.port import Record, StoredRecord
 
-RECENT_BYTES_MAX = 1 << 20
-"""Kept of each partition that a reader of this process follows."""
-
-
-class _Batch:
-    __slots__ = ("at", "base", "records", "size", "stored")
-
-    def __init__(self, base: int, at: int, records: Sequence[Record], size: int) -> None:
-        self.base = base
-        self.at = at
-        self.records = records
-        self.size = size
-        self.stored: list[StoredRecord] | None = None
-
-    def read(self) -> list[StoredRecord]:
-        if self.stored is None:
-            at = self.at
-            self.stored = [
-                StoredRecord(offset, at, r.key, r.value, tuple(r.headers))
-                for offset, r in enumerate(self.records, self.base)
-            ]
-        return self.stored
+RECENT_BYTES_MAX = 2 << 20
+"""Kept of each partition that a reader of this process follows; over it the older half goes."""
 
 
 class Recent:
-    """Of one partition. stream: which creation of it."""
+    """Of one partition, which may be made anew: `stream` says which creation of it is meant."""
 
-    __slots__ = ("_batches", "_end", "_size", "_stream")
+    __slots__ = ("_first", "_records", "_size", "_stream")
 
     def __init__(self) -> None:
-        self._batches: deque[_Batch] = deque()
+        self._records: list[StoredRecord] = []
         self._stream = -1
-        self._end = 0
+        self._first = 0
         self._size = 0
 
     def add(self, stream: int, base: int, at: int, records: Sequence[Record], size: int) -> None:
-        """A batch of ours was committed at offset `base` and time `at`."""
-        batches = self._batches
-        if stream != self._stream or base != self._end:
+        """A batch of ours, `size` bytes, was committed at offset `base` and time `at`."""
+        kept = self._records
+        if stream != self._stream or base != self._first + len(kept):
             # Another process has written in between, or the topic is another one: begin anew.
-            batches.clear()
-            self._size = 0
-            self._stream = stream
-        batches.append(_Batch(base, at, records, size))
-        self._end = base + len(records)
+            kept.clear()
+            self._stream, self._first, self._size = stream, base, 0
+        for offset, r in enumerate(records, base):
+            kept.append(StoredRecord(offset, at, r.key, r.value, tuple(r.headers)))
         self._size += size
-        while self._size > RECENT_BYTES_MAX and len(batches) > 1:
-            self._size -= batches.popleft().size
+        while self._size > RECENT_BYTES_MAX:
+            half = (len(kept) + 1) // 2
+            del kept[:half]
+            self._first += half
+            self._size = sum(len(r.value or b"") for r in kept)
 
     def read(self, stream: int, position: int, max_records: int) -> list[StoredRecord]:
         """Records from `position` on; empty where it isn't here."""
-        if stream != self._stream or position >= self._end:
+        start = position - self._first
+        if stream != self._stream or start < 0:
             return []
-        batches = self._batches
-        first = len(batches)
-        while first > 0 and batches[first - 1].base > position:
-            first -= 1
-        if first == 0:
-            return []  # older than what is kept
-        first -= 1
-        got = batches[first].read()[position - batches[first].base :]
-        for i in range(first + 1, len(batches)):
-            if len(got) >= max_records:
-                break
-            got += batches[i].read()
-        return got[:max_records]
+        return self._records[start : start + max_records]

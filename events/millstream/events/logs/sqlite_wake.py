@@ -112,8 +112,7 @@ class Waker:
             self._polls = self._misses >= 3
         if not self._polls and self._has_news():
             self.wake_all()
-        assert self._loop is not None
-        self._set_timer(self._loop)
+        self._set_timer(asyncio.get_running_loop())
 
     def _event_pending(self) -> bool:
         try:

@@ -225,6 +225,8 @@ class Writer:
                 self._tails.insert(self._connection, landed, at)
                 self._pages += sum(2 + work.size // PAGE_BYTES for work, _, _ in landed)
                 self._connection.execute("COMMIT")
+                # Told first: what wakes other processes wakes our own loop too, and would come before the answer.
+                self._post(self._tell_landed, landed, refused)
                 self._count(counters._replace(last_ms=at))
             except BaseException:
                 self._roll_back()
@@ -236,8 +238,6 @@ class Writer:
             self._post(self._tell, [(w, unknown(why)) for w in group])
         except Exception as e:  # noqa: BLE001 - the thread must outlive whatever one group runs into
             self._post(self._tell, [(w, unknown(f"an append failed: {e!r}")) for w in group])
-        else:
-            self._post(self._tell_landed, landed, refused)
 
     def _take_lock(self) -> Counters:
         assert self.lock is not None
