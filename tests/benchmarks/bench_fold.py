@@ -12,8 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.support.journal import CODEC, PARTITION, Journal
+from tests.support.journal import CODEC, PARTITION, Journal, PlainCodec
 
+from millstream.events.codec import Codec
 from millstream.events.daybook import DayOpened, FlightEntered
 from millstream.events.envelope import Event, Fence, Ref, Transition, read_fence_header
 from millstream.events.logs.port import Record
@@ -27,9 +28,9 @@ RUNS = 100
 BATCH = 500
 
 
-def journal_of(records: int) -> Journal:
+def journal_of(records: int, codec: PlainCodec | Codec = CODEC) -> Journal:
     """Flights entered by commands, one event a transition, in `RUNS` day books by turns."""
-    journal = Journal()
+    journal = Journal(codec=codec)
     journal.claim()
     for i in range(records):
         run_id = f"9E-2013-{i % RUNS:05}"

@@ -10,6 +10,7 @@ import msgspec
 
 from millstream.events import daybook, monthbook
 from millstream.events import run as run_events
+from millstream.events.codec import Codec
 from millstream.events.daybook import Figures
 from millstream.events.envelope import (
     FORMAT,
@@ -96,6 +97,7 @@ class Journal:
     number: int = 0
     at: int = 1_000_000
     command_offset: int = -1
+    codec: PlainCodec | Codec = field(default_factory=lambda: CODEC)
 
     def claim(
         self, claim_id: int = 7, *, partitions: int = TOPICS.partitions, format: int = FORMAT, owner: str = "owner"
@@ -103,7 +105,7 @@ class Journal:
         """Append a claim; what follows is of its epoch."""
         self.epoch, self.number = (len(self.records), claim_id), 0
         claim = OwnershipClaimed(owner, f"{owner}-{claim_id}", claim_id, partitions, format, self.at)
-        self.records.append(Record(CODEC.encode(claim), None, (claim_header(claim_id),)))
+        self.records.append(Record(self.codec.encode(claim), None, (claim_header(claim_id),)))
         return self.epoch
 
     def add(
@@ -127,12 +129,12 @@ class Journal:
             self.command_offset += 1
         transition = Transition(self.at, run_id, command_id, self.command_offset, sent, reply, events)
         mark = fence_header(*epoch, number)
-        self.records.append(Record(CODEC.encode(transition), run_id.encode(), (mark,)))
+        self.records.append(Record(self.codec.encode(transition), run_id.encode(), (mark,)))
         return Ref(PARTITION, *epoch, number)
 
     def accept_gap(self, epoch: tuple[int, int], *, after: int, before: int) -> None:
         gap = GapAccepted(*epoch, after, before, "someone", "the disk is gone", self.at)
-        self.records.append(Record(CODEC.encode(gap), None, (gap_header(epoch[1]),)))
+        self.records.append(Record(self.codec.encode(gap), None, (gap_header(epoch[1]),)))
 
 
 async def log_of(records: Sequence[Record]) -> MemoryLog:
