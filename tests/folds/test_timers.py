@@ -84,7 +84,7 @@ class TimersModel(RuleBasedStateMachine):
         assert all(key >= bound for key, _ in self.store.scan(TIMER))
 
 
-TimersModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TimersModel.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 test_timers_keep_to_the_model_in_small_pages = TimersModel.TestCase
 
 

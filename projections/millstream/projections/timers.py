@@ -60,8 +60,7 @@ class Timers:
             self._near.discard(key)
             return
         self._bound = min(self._bound, key)
-        if key < self._edge:
-            self._come_near(key)
+        self._come_near(key)
 
     def seal(self, rows: Rows) -> set[bytes]:
         """The batch is complete: note the bound in it if it has moved. Returns the keys of its changes."""
@@ -99,7 +98,8 @@ class Timers:
         return None if first == END else parse_timer(first)[0]
 
     def _come_near(self, key: bytes) -> None:
-        if key in self._near:
+        """Keep a live key in memory if it lies below the edge; lower the edge where that makes too many."""
+        if key >= self._edge or key in self._near:
             return
         self._near.add(key)
         heappush(self._heap, key)
