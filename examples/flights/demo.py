@@ -33,7 +33,6 @@ from examples.flights.processes import ProcessEnded, Processes, show
 from examples.flights.publish import STREAM, publish
 from examples.flights.reader import read
 from examples.flights.watch import Entered, Reports
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -222,8 +221,10 @@ def _print_worst(found: dict[tuple[str, str], DayReport]) -> None:
     table = Table(
         title="The five worst days by mean arrival delay in minutes (20 arrivals or more)",
         title_justify="left",
-        box=SIMPLE,
+        box=None,
         pad_edge=False,
+        padding=(0, 2, 0, 0),
+        header_style="dim",
     )
     for name in ("carrier", "day"):
         table.add_column(name, no_wrap=True)

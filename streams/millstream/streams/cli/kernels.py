@@ -26,7 +26,7 @@ async def kernels(address: Setting, prefix: str, instance: str | None, *, with_p
         device = device_name()
     except (WrongDevice, NoGpu) as error:
         raise Usage(str(error)) from error
-    async with opened(address, prefix) as session:
+    async with opened(address, prefix, patience_s=None) as session:
         out.print(
             f"[bold]millstream {release()}[/]   kernel {KERNEL} on {plain(device)}   log {plain(address.value)}"
             f" ({session.log.kind})   prefix {prefix}"

@@ -8,6 +8,7 @@ reason: nothing is skipped.
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_type_hints
@@ -129,7 +130,7 @@ class Parser(Generic[R]):
         if self._header is not None and first < self._from_line:
             return None
         try:
-            cells = next(csv.reader([text] if "\n" not in text else text.splitlines(keepends=True), strict=True))
+            cells = next(csv.reader(io.StringIO(text, newline="\n"), strict=True))
         except csv.Error as error:
             if "unexpected end of data" in str(error) and len(text) < LINE_BYTES_MAX:
                 self._open = (first, text)

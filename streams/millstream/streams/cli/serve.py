@@ -48,7 +48,7 @@ async def serve(
     """Serve until SIGTERM or Ctrl-C; the exit code."""
     log_to_stderr()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    async with opened(address, prefix, partitions) as session:
+    async with opened(address, prefix, partitions, patience_s=None) as session:
         topics = session.topics
         out.print(
             f"[bold]millstream {release()}[/]   log {plain(address.value)} ({session.log.kind})   prefix {prefix}"

@@ -49,7 +49,7 @@ async def tail(
 ) -> int:
     """Print a stream's records from `start` ('earliest', 'latest', or an offset); the exit code."""
     check_name("stream", stream)
-    async with reading(address, prefix) as session:
+    async with reading(address, prefix, streams_only=True) as session:
         positions, ends = await _range(session, stream, start, partition)
         printing = _print(session, positions, None if following else ends, as_json=as_json, limit=limit)
         if following:
