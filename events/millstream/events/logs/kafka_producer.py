@@ -273,11 +273,13 @@ class Producer:
                 timeout_s=math.inf,
             )
         except (Away, Stop, IncompatibleBrokerVersion, NotImplementedError) as err:
+            if not identity.given_up:
+                # It broke by itself, not by our hand: the partitions may be elsewhere now, so the next append asks.
+                for batch in batches:
+                    self._cluster.topics.pop(batch.tp.topic, None)
             self._give_up(identity)
             for batch in batches:
                 batch.unknown(f"the connection failed: {err}")
-            for batch in batches:
-                self._cluster.topics.pop(batch.tp.topic, None)
         else:
             self._judge(identity, batches, answers)
         finally:

@@ -50,9 +50,7 @@ def start(port: Port = DEFAULT_PORT, data: Data = DEFAULT_DATA) -> None:
     if running:
         out.print(f"A broker already runs on {data}: process {running.pid}, {running.address}")
         if running.port != port:
-            err.print(
-                f"It listens on port {running.port}, not {port}. First: millstream broker stop --data {data}"
-            )
+            err.print(f"It listens on port {running.port}, not {port}. First: millstream broker stop --data {data}")
             raise typer.Exit(FAILED)
         return
     broker = _started(port, data)
@@ -109,9 +107,7 @@ def _started(port: int, data: Path) -> Broker:
     began = time.monotonic()
     with _progress_bar() as told:
         _or_exit(lambda: broker.start(told))
-    out.print(
-        f"ready in {time.monotonic() - began:.1f} s: {broker.address}  (process {broker.pid}, data {data})"
-    )
+    out.print(f"ready in {time.monotonic() - began:.1f} s: {broker.address}  (process {broker.pid}, data {data})")
     return broker
 
 

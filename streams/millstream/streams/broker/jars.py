@@ -41,11 +41,7 @@ _LIST = "classpath.txt"
 def cache_folder() -> Path:
     """Where the jars of this Kafka version lie: below MILLSTREAM_CACHE, else the user's cache folder."""
     told = os.environ.get("MILLSTREAM_CACHE")
-    base = (
-        Path(told)
-        if told
-        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "millstream"
-    )
+    base = Path(told) if told else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "millstream"
     return base / f"kafka-{KAFKA_VERSION}"
 
 
@@ -97,9 +93,7 @@ def _fetch(folder: Path, progress: Progress) -> list[Path]:
         ) from err
     torn = [jar.name for jar in jars if not zipfile.is_zipfile(jar)]
     if torn:
-        raise BrokerFailed(
-            f"these jars arrived incomplete: {', '.join(torn)}. Start again; only they are fetched."
-        )
+        raise BrokerFailed(f"these jars arrived incomplete: {', '.join(torn)}. Start again; only they are fetched.")
     text = "".join(f"{jar.relative_to(folder)}\n" for jar in jars)
     part = folder / (_LIST + ".part")
     part.write_text(text)
@@ -150,9 +144,7 @@ def _resolve_and_download(repository: Path, progress: Progress) -> list[Path]:
         for coordinate in Endpoint.parse(ENDPOINT).coordinates
     ]
     inputs, transitive = _patiently(lambda: context.resolver.resolve(wanted))
-    artifacts = [
-        dep.artifact for dep in [*inputs, *(d for d in transitive if d.scope in ("compile", "runtime"))]
-    ]
+    artifacts = [dep.artifact for dep in [*inputs, *(d for d in transitive if d.scope in ("compile", "runtime"))]]
     progress("fetching jars", 0, len(artifacts))
     with ThreadPoolExecutor(_PARALLEL) as pool:
         jobs = [pool.submit(_patiently, artifact.resolve) for artifact in artifacts]

