@@ -155,7 +155,11 @@ class Books:
         assert isinstance(run, Day)
         if isinstance(body, d.ShiftDay):
             return ("ShiftPlanned",) if len(run.flights) > self._slice else ("ShiftPlanned", "FlightsShifted")
-        return ("DayClosing", "FiguresAsked") if run.closes_at is None else ("DayClosing", "TimerCancelled", "FiguresAsked")
+        return (
+            ("DayClosing", "FiguresAsked")
+            if run.closes_at is None
+            else ("DayClosing", "TimerCancelled", "FiguresAsked")
+        )
 
     # ------------------------------------------------------------------ following
 

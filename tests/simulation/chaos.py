@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from millstream.events.daybook import EnterFlight
+from tests.simulation.parts import HOUR_MS
+
+from millstream.events.daybook import EnterFlight, RecordFigures
 from millstream.events.envelope import Command
 from millstream.events.kernel import KernelCalled
 from millstream.events.logs.port import Record, StoredRecord, TopicPartition
@@ -14,8 +16,6 @@ from millstream.events.logs.port import Record, StoredRecord, TopicPartition
 if TYPE_CHECKING:
     from tests.simulation.processes import Process, ServerProcess
     from tests.simulation.world import World
-
-HOUR_MS = 60 * 60 * 1000
 
 
 class Chaos:
@@ -129,6 +129,20 @@ class Chaos:
     async def copy_call(self) -> None:
         self._copy(self.world.topics.kernel("day_figures"))
 
+    async def late_answer(self) -> None:
+        """An answer, under an id of its own, to a request that has had one."""
+        world = self.world
+        tp = TopicPartition(world.topics.kernel("day_figures"), self.rng.randrange(world.topics.partitions))
+        calls = [c for r in world.cluster.streams[tp].records if (c := world.outputs.read_call(r)) is not None]
+        calls = [c for c in calls if world.outputs.calls[c.request_id]]
+        if calls:
+            call = self.rng.choice(calls)
+            self._made += 1
+            body = RecordFigures(call.request_id, None, "late")
+            command = Command(f"late-{self._made}", call.run_id, None, body)
+            to = TopicPartition(world.topics.commands, call.reply_partition)
+            world.cluster.land(to, [Record(world.codec.encode(command), call.run_id.encode())])
+
     def _copy(self, topic: str) -> None:
         """One to three records of one partition a second time, in any order, however old."""
         cluster = self.world.cluster
@@ -140,8 +154,11 @@ class Chaos:
             cluster.land(tp, [_again(r) for r in chosen])
 
     def last_copies(self) -> None:
-        """When faults have ended, the network still has copies of everything, also of commands to removed runs."""
-        if not self.world.scenario.befalls.keys() & {"copy_command", "copy_call"}:
+        """When faults have ended, the network still has copies of everything, also of commands to removed runs.
+
+        Not always: a copy also makes good what was lost, and that must be seen.
+        """
+        if not self.world.scenario.befalls.keys() & {"copy_command", "copy_call"} or self.rng.random() < 0.5:
             return
         topics, cluster = self.world.topics, self.world.cluster
         for topic in (topics.commands, topics.kernel("day_figures")):
@@ -205,8 +222,14 @@ class Chaos:
         self.world.note("%s's wall clock is wrong by %d ms", process.name, process.clock.jumped_ms)
 
     async def jump_log_clock(self) -> None:
-        """The log's own clock is set: what it stamps never goes back, but may stand still."""
-        self.world.log_jumped_ms += self.rng.choice((1000, HOUR_MS, -500))
+        self._set_log_clock(self.rng.choice((1000, HOUR_MS)))
+
+    async def set_log_clock_back(self) -> None:
+        """What the log stamps never goes back; it stands still until its clock is there again."""
+        self._set_log_clock(self.rng.choice((-100, -500, -HOUR_MS, HOUR_MS)))
+
+    def _set_log_clock(self, by_ms: int) -> None:
+        self.world.log_jumped_ms += by_ms
         self.world.note("the log's clock is ahead by %d ms", self.world.log_jumped_ms)
 
 

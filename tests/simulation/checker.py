@@ -11,14 +11,15 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tests.simulation.books import Books, Violation, need
+from tests.simulation.outputs import Outputs
+
 from millstream.events.codec import Codec
 from millstream.events.envelope import Command, Event, OwnershipClaimed, Sent, Transition
 from millstream.events.errors import BadId, SchemaError
 from millstream.events.logs.port import StoredRecord
 from millstream.events.run import CommandDeadLettered, CommandForwarded, CommandRefused, CommandRepeated
 from millstream.events.topics import Topics, check_run_id
-from tests.simulation.books import Books, Violation, need
-from tests.simulation.outputs import Outputs
 
 _FENCE = struct.Struct(">qQq")
 LIMIT_WORDS = frozenset({"too-large"})
@@ -96,17 +97,17 @@ class Partition:
         cause = headers.get("cause")
         need((cause or b"").decode() == (transition.command_id or ""), where + "the header names another cause")
         try:
-            self._apply(record.offset, Sent(epoch_offset, claim_id, number, 0), transition)
+            self._apply(record, Sent(epoch_offset, claim_id, number, 0), transition)
         except Violation as broken:
             raise Violation(f"{where}{broken}") from None
 
-    def _apply(self, offset: int, ref: Sent, t: Transition) -> None:
+    def _apply(self, record: StoredRecord, ref: Sent, t: Transition) -> None:
         need(t.at >= self.at, f"time goes back from {self.at} to {t.at}")
         self.at = t.at
         self._check_watermark(t.sent)
         if t.command_offset == self.decided:
             need(t.command_id is None, "a command decided a second time, or out of order")
-            self._check_own_cause(t)
+            self._check_own_cause(t, record.timestamp)
         else:
             need(t.command_offset == self.decided + 1, f"command {t.command_offset} after {self.decided}")
             self.decided += 1
@@ -114,7 +115,7 @@ class Partition:
         for index, event in enumerate(t.events):
             self._follow(event, ref._replace(index=index), t)
         code = next((e.code for e in t.events if isinstance(e, CommandRefused | CommandRepeated)), None)
-        self.valid[offset] = Valid(t.command_id, code, t.reply)
+        self.valid[record.offset] = Valid(t.command_id, code, t.reply)
         if t.command_id is not None:
             self.books.answers.setdefault(t.run_id, {}).setdefault(t.command_id, (code, t.reply))
 
@@ -126,7 +127,7 @@ class Partition:
         unsent = self._outputs.unsent_up_to(self.number, sent)
         need(unsent is None, f"the watermark {sent} says that {unsent} was sent, and it isn't on its topic")
 
-    def _check_own_cause(self, t: Transition) -> None:
+    def _check_own_cause(self, t: Transition, landed_at: int) -> None:
         names = _names(t.events)
         day = self.books.runs.get(t.run_id)
         status = getattr(day, "status", None)
@@ -135,15 +136,22 @@ class Partition:
         elif names[0] == "TimerFired":
             right = ("TimerFired", "DayClosing", "FiguresAsked") if status == "open" else ("TimerFired",)
             need(names == right or names[1:2] == ("!too-large",), f"a timer leads to {names}, right is {right}")
-            self._check_order(t.events[0].due_at)
+            self._check_order(t.events[0].due_at, landed_at)
         else:
-            need(names == ("FlightsShifted",) and status == "shifting", f"{names} without any cause, {t.run_id} {status}")
+            need(
+                names == ("FlightsShifted",) and status == "shifting", f"{names} without any cause, {t.run_id} {status}"
+            )
 
-    def _check_order(self, due_at: int) -> None:
+    def _check_order(self, due_at: int, landed_at: int) -> None:
         """A command and a timer that are both due are ordered by the log's time."""
-        if self._steady_clock and self.decided + 1 < len(self.commands):
+        if not self._steady_clock:
+            return
+        need(landed_at >= due_at, f"a timer of {due_at} fires early: the log takes it at {landed_at}")
+        if self.decided + 1 < len(self.commands):
             appended_at = self.commands[self.decided + 1][1]
-            need(appended_at >= due_at, f"a timer of {due_at} fires before a command that the log took at {appended_at}")
+            need(
+                appended_at >= due_at, f"a timer of {due_at} fires before a command that the log took at {appended_at}"
+            )
 
     def _check_command(self, t: Transition) -> None:
         command, appended_at = self.commands[t.command_offset]
@@ -194,7 +202,9 @@ class Partition:
             found.append(f"partition {self.number}: {behind} commands undecided from {self.decided + 1} on")
         found += [f"{run_id}: unfinished plan" for run_id in self.books.plans]
         found += [f"{run_id}: waits for an answer" for run_id in self.books.waiting]
-        found += [f"{run_id}: timer {timer_id} of {due} is due" for due, run_id, timer_id in self.books.timers if due <= now]
+        found += [
+            f"{run_id}: timer {timer_id} of {due} is due" for due, run_id, timer_id in self.books.timers if due <= now
+        ]
         if self.last_output is not None and (self.sent is None or self.sent < self.last_output):
             found.append(f"partition {self.number}: no watermark for {self.last_output}")
         return found

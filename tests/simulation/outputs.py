@@ -6,6 +6,8 @@ import struct
 from bisect import bisect_right
 from typing import NamedTuple
 
+from tests.simulation.books import need
+
 from millstream.events import daybook as d
 from millstream.events import monthbook as m
 from millstream.events import run as r
@@ -16,7 +18,6 @@ from millstream.events.flight import DayReport
 from millstream.events.kernel import DeadLetter, KernelCalled
 from millstream.events.logs.port import StoredRecord, TopicPartition
 from millstream.events.topics import STREAM_PARTITIONS, Topics, partition_of
-from tests.simulation.books import need
 
 
 class Asked(NamedTuple):
@@ -90,11 +91,8 @@ class Outputs:
             self._arrived(tp, command.command_id)
 
     def kernel_landed(self, tp: TopicPartition, record: StoredRecord) -> None:
-        try:
-            call = self._codec.decode(record.value or b"")
-        except SchemaError:
-            call = None
-        if not isinstance(call, KernelCalled):
+        call = self.read_call(record)
+        if call is None:
             self.junk.setdefault((tp, record.offset), False)
             return
         self._arrived(tp, call.request_id)
@@ -106,6 +104,13 @@ class Outputs:
         delays = struct.unpack(f"<{len(asked.arr_delay_min)}d", sent["arr_delay_min"])
         same = all(a == b or (b is None and a != a) for a, b in zip(delays, asked.arr_delay_min, strict=True))
         need(same, f"call {call.request_id} has other delays than its event")
+
+    def read_call(self, record: StoredRecord) -> KernelCalled | None:
+        try:
+            call = self._codec.decode(record.value or b"")
+        except SchemaError:
+            return None
+        return call if isinstance(call, KernelCalled) else None
 
     def report_landed(self, tp: TopicPartition, record: StoredRecord) -> None:
         report = self._codec.decode(record.value or b"")

@@ -25,6 +25,8 @@ from millstream.streams.runtime.folder import ServerFolder
 EPOCH_MS = 1_358_294_400_000
 """When simulations begin: 2013-01-16."""
 
+HOUR_MS = 60 * 60 * 1000
+
 APPEND_TIMEOUT_S = 1.0
 """After that a handle gives an append up, as a producer does; what was under way may land all the same."""
 

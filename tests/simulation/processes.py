@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tests.simulation.parts import HOUR_MS, Delays, Disk, SimClock, SimFaults, SimFolder, SimLog
+from tests.support.virtual_loop import PART, Part
+
 from millstream.events.envelope import Command, Fence
 from millstream.events.kernel import KernelCalled
 from millstream.events.logs.port import LogLimits
 from millstream.streams.gpu.figures import compute
-from millstream.streams.gpu.group import KernelGroup
 from millstream.streams.runtime.client import Client
 from millstream.streams.runtime.clock import Chance
 from millstream.streams.runtime.server import Server
-from tests.simulation.parts import Delays, Disk, SimClock, SimFaults, SimFolder, SimLog
-from tests.support.virtual_loop import PART, Part
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -30,6 +30,8 @@ class Process:
         self.world, self.name = world, name
         self.rng = world.rng(name)
         self.clock = SimClock(world.loop)
+        if "jump_wall_clock" in world.scenario.befalls:
+            self.clock.jumped_ms = self.rng.choice((-HOUR_MS, 0, HOUR_MS))
         self.delays = Delays(self.rng, slow=world.scenario.slow)
         self.faults = SimFaults(self.rng, world.scenario.ends)
         self.starts = 0
@@ -190,7 +192,7 @@ class ServerProcess(Process):
 class KernelProcess(Process):
     async def _main(self, log: SimLog) -> None:
         world = self.world
-        group = KernelGroup(
+        group = world.rules.kernel_type(
             log,
             world.topics,
             world.codec,
@@ -220,4 +222,3 @@ class ClientProcess(Process):
         world = self.world
         async with world.rules.client_type(log, world.topics, world.codec, chance=self.chance()) as self.client:
             await asyncio.gather(*(script.run(self) for script in world.scripts if script.client is self))
-

@@ -50,7 +50,7 @@ class Scenario:
 
 CRASHES = {"crash_server": 3.0, "crash_server_often": 2.0, "crash_client": 2.0, "crash_kernel": 2.0, "verify": 1.0}
 ZOMBIES = {"pause_server": 3.0, "silence_server": 3.0, "leave_and_come_back": 1.0, "verify": 1.0}
-COPIES = {"copy_command": 4.0, "copy_call": 2.0, "pause_kernel": 1.0, "crash_client": 0.5}
+COPIES = {"copy_command": 4.0, "late_answer": 1.0, "copy_call": 2.0, "pause_kernel": 1.0, "crash_client": 0.5}
 CLOCKS = {"jump_wall_clock": 3.0, "jump_log_clock": 1.0, "crash_server": 1.0}
 JUNK = {"junk_command": 3.0, "misplaced_command": 3.0, "junk_call": 1.0, "copy_command": 1.0}
 
@@ -63,6 +63,15 @@ SCENARIOS: tuple[Scenario, ...] = (
         "copies", "copies of everything, late and in another order", befalls=COPIES, befalls_every_s=0.08, kernel_errors=0.2
     ),
     Scenario("clocks", "clocks jump by an hour; timers", befalls=CLOCKS, books=(3, 5), flights=(0, 2), kernel_errors=0.1),
+    Scenario(
+        "setback", "the log's clock is set back: it stands still for a while", books=(2, 3), flights=(0, 2), partitions=(1, 1),
+        befalls={"set_log_clock_back": 3.0, "jump_wall_clock": 1.0, "crash_server": 1.0},
+    ),
+    Scenario(
+        "kernels", "kernel workers die, stop, fail, and compute twice", kernels=(2, 3), slow=0.4, kernel_errors=0.3,
+        befalls={"crash_kernel": 4.0, "pause_kernel": 3.0, "copy_call": 2.0, "late_answer": 3.0}, befalls_every_s=0.05,
+        books=(3, 5), flights=(0, 2), think_s=0.1,
+    ),
     Scenario("junk", "what can't be decided, and what lies on the wrong partition", partitions=(2, 2), befalls=JUNK),
     Scenario(
         "slices", "plans of many slices under crashes", flights=(4, 9), slice_flights=2, books=(1, 2), think_s=0.1,

@@ -1,9 +1,9 @@
 """One simulated world: a memory log, processes on it, what befalls them, and the checks. Its seed says everything.
 
-    run      start the processes; let the scenario befall them for a while
-    quiet    faults end, everybody is up and heard
-    settle   within a fair time everything must be done
-    check    stores against the journal, answers, outputs
+run      start the processes; let the scenario befall them for a while
+quiet    faults end, everybody is up and heard
+settle   within a fair time everything must be done
+check    stores against the journal, answers, outputs
 """
 
 from __future__ import annotations
@@ -16,21 +16,6 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 
-from millstream.events.envelope import OwnershipClaimed, Transition
-from millstream.events.errors import MillstreamError
-from millstream.events.logs.memory import MemoryLog
-from millstream.events.logs.port import StoredRecord, TopicPartition
-from millstream.events.topics import Topics
-from millstream.projections.memory_store import MemoryStore
-from millstream.projections.verify import compare, recompute
-from millstream.streams.deciders import daybook as daybook_decider
-from millstream.streams.deciders.table import decide
-from millstream.streams.runtime import server as server_module
-from millstream.streams.runtime.answers import Answer
-from millstream.streams.runtime.client import Client
-from millstream.streams.runtime.judge import Decide
-from millstream.streams.runtime.owner import Owner
-from millstream.streams.runtime.prefix import ensure_prefix, extra_specs
 from tests.simulation.books import Books, Day, Violation
 from tests.simulation.chaos import Chaos
 from tests.simulation.checker import Partition
@@ -40,6 +25,23 @@ from tests.simulation.processes import ClientProcess, KernelProcess, Process, Se
 from tests.simulation.scenarios import Scenario, scenario_of
 from tests.simulation.workload import Script, make_scripts
 from tests.support.virtual_loop import Deadlock, VirtualLoop
+
+from millstream.events.envelope import OwnershipClaimed, Transition
+from millstream.events.errors import MillstreamError
+from millstream.events.logs.memory import MemoryLog
+from millstream.events.logs.port import StoredRecord, TopicPartition
+from millstream.events.topics import Topics
+from millstream.projections.memory_store import MemoryStore
+from millstream.projections.verify import compare, recompute
+from millstream.streams.deciders import daybook as daybook_decider
+from millstream.streams.deciders.table import decide
+from millstream.streams.gpu.group import KernelGroup
+from millstream.streams.runtime import server as server_module
+from millstream.streams.runtime.answers import Answer
+from millstream.streams.runtime.client import Client
+from millstream.streams.runtime.judge import Decide
+from millstream.streams.runtime.owner import Owner
+from millstream.streams.runtime.prefix import ensure_prefix, extra_specs
 
 SETTLE_S = 60.0
 """A fair time in virtual seconds: several back-offs and session time-outs one after the other."""
@@ -56,6 +58,7 @@ class Rules:
 
     owner_type: type[Owner] = Owner
     client_type: type[Client] = Client
+    kernel_type: type[KernelGroup] = KernelGroup
     decider: Decide = decide
 
 
@@ -79,7 +82,10 @@ class Failed(AssertionError):
 
     def __init__(self, seed: int, scenario: str, why: str, trace: Sequence[str] | None) -> None:
         self.seed, self.why, self.trace = seed, why, trace
-        lines = [f"seed {seed} (scenario {scenario}): {why}", f"replay it: make sim SEED={seed}"]
+        again = f"make sim SEED={seed}"
+        if scenario != scenario_of(seed).name:
+            again = f"python -m tests.simulation.run --seed {seed} --scenario {scenario}"
+        lines = [f"seed {seed} (scenario {scenario}): {why}", f"replay it: {again}"]
         if trace:
             shown = trace[-60:]
             lines.append(f"the last {len(shown)} of {len(trace)} lines of its trace:")
@@ -104,7 +110,7 @@ class World:
                 self.codec,
                 self.outputs,
                 slice_flights=scenario.slice_flights,
-                steady_clock="jump_log_clock" not in scenario.befalls,
+                steady_clock="set_log_clock_back" not in scenario.befalls,
             )
             for n in range(self.topics.partitions)
         ]
@@ -175,7 +181,7 @@ class World:
             self.loop.run(main)
         except Deadlock as deadlock:
             self.fail(str(deadlock))
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever goes wrong in a run is what its seed has found
             self.fail(traceback.format_exc(limit=-6))
         finally:
             daybook_decider.SLICE_FLIGHTS, server_module.COMMANDS_KEPT = before
@@ -282,7 +288,7 @@ class World:
                 told(tp, record)
         except Violation as broken:
             self.fail(str(broken))
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever goes wrong in a run is what its seed has found
             self.fail(traceback.format_exc(limit=-6))
 
     def _journal_landed(self, tp: TopicPartition, record: StoredRecord) -> None:
@@ -302,7 +308,9 @@ class World:
         if isinstance(value, Transition):
             fence = dict(record.headers)["fence"] or b""
             number = int.from_bytes(fence[-8:], "big")
-            sent = "" if value.sent is None else f" sent {value.sent.epoch_offset}/{value.sent.number}/{value.sent.index}"
+            sent = (
+                "" if value.sent is None else f" sent {value.sent.epoch_offset}/{value.sent.number}/{value.sent.index}"
+            )
             epoch = int.from_bytes(fence[:8], "big")
             self.note(
                 "%s %d @%d: %d/%d at %d by %s command %d%s: %s %s", topic, tp.partition, record.offset, epoch, number,
