@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from aiokafka.record.util import calc_crc32c
 
 from millstream.events.errors import BadAddress, BatchTooLarge, TopicSettingsUnsafe
 from millstream.events.logs.kafka import KafkaLog
+from millstream.events.logs.kafka_cursor import Cursor
 from millstream.events.logs.kafka_group import share
 from millstream.events.logs.kafka_producer import WIRE_BYTES_MAX, build
 from millstream.events.logs.kafka_topics import compare_settings, settings_of
@@ -55,6 +57,22 @@ def test_a_batch_over_the_wire_limit_is_refused_and_no_record_is_dropped_silentl
     assert build("t", small).size() < WIRE_BYTES_MAX
     with pytest.raises(BatchTooLarge, match=r"40,000 records .* Nothing was written"):
         build("t", [Record(b"v" * 20)] * 40_000)
+
+
+def test_a_header_name_that_is_not_utf_8_does_not_stop_its_partition() -> None:
+    records = [Record(b"a"), Record(None, b"\xff\x00", [("XX", b"1"), ("XX", None), ("é", b"")]), Record(b"c")]
+    builder = build("t", records)
+    builder.set_producer_state(1, 0, 0)
+    batch = bytearray(bytes(builder.build()).replace(b"XX", b"\xffX"))
+    batch[17:21] = calc_crc32c(memoryview(batch)[21:]).to_bytes(4, "big")
+    cursor = Cursor(TopicPartition("t", 0), 1)
+    cursor.add(bytes(batch))
+    got = cursor.take(1) + cursor.take(10)
+    assert [(r.offset, r.key, r.value, r.headers) for r in got] == [
+        (1, b"\xff\x00", None, (("\\xffX", b"1"), ("\\xffX", None), ("é", b""))),
+        (2, None, b"c", ()),
+    ]
+    assert (cursor.position, cursor.bytes_ahead, cursor.take(1)) == (3, 0, [])
 
 
 def test_sharing_goes_by_instance_id_so_that_new_member_ids_move_nothing() -> None:

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from itertools import islice
-from typing import Any
 
 from aiokafka.errors import IncompatibleBrokerVersion, UnsupportedCodecError
-from aiokafka.record.memory_records import MemoryRecords
 
 from millstream.events.errors import LogUnavailable, LogWentBack, OffsetOutOfRange, Stop, TopicMissing
 from millstream.events.logs.kafka_cluster import Away, Cluster, back_off
+from millstream.events.logs.kafka_cursor import Cursor
 from millstream.events.logs.kafka_producer import TOPIC_GRACE_S, describe
 from millstream.events.logs.kafka_topics import bounds_of
 from millstream.events.logs.kafka_wire import Fetched, FetchRequest
@@ -30,88 +27,10 @@ from millstream.events.logs.port import StoredRecord, TopicPartition
 FETCH_WAIT_MS = 500
 PARTITION_BYTES_MAX = 1024 * 1024
 FETCH_BYTES_MAX = 16 * 1024 * 1024
-# Fetched ahead of the reader, for each partition: two full fetches.
-AHEAD_BYTES_MAX = 2 * 1024 * 1024
+
 
 _OFFSET_OUT_OF_RANGE = 1
 _LOOK_AGAIN = {3, 5, 6, 9, 56, 74, 75, 78, 100, 103}
-
-
-class Cursor:
-    """One partition: where its reader is, and what has been fetched beyond."""
-
-    __slots__ = ("ahead", "bytes_ahead", "failure", "fetch_at", "position", "records", "topic_id", "tp", "was_read")
-
-    def __init__(self, tp: TopicPartition, position: int) -> None:
-        self.tp = tp
-        self.position = position
-        self.fetch_at = position
-        self.was_read = False
-        self.topic_id: bytes | None = None
-        # (batch, its size); the one that is being read stands in `records`.
-        self.ahead: deque[tuple[Any, int]] = deque()
-        self.bytes_ahead = 0
-        self.records: tuple[Iterator[StoredRecord], int, int] | None = None
-        self.failure: Exception | None = None
-
-    def add(self, data: bytes) -> None:
-        """Keep the whole batches of a fetch; the broker may cut the last one off."""
-        batches = MemoryRecords(data)
-        while batches.has_next():
-            batch = batches.next_batch()
-            if batch.next_offset > self.fetch_at:
-                # The whole fetch is one buffer: it is there until its last batch has been read.
-                size = 0 if batches.has_next() else len(data)
-                self.ahead.append((batch, size))
-                self.bytes_ahead += size
-                self.fetch_at = batch.next_offset
-
-    def take(self, records_max: int) -> list[StoredRecord]:
-        """The next records that are here, in order. Raises `Stop` where a batch can't be read."""
-        taken: list[StoredRecord] = []
-        while len(taken) < records_max:
-            if self.records is None:
-                if not self.ahead:
-                    break
-                self._open(*self.ahead.popleft())
-                continue
-            iterator, next_offset, size = self.records
-            wanted = records_max - len(taken)
-            position = self.position
-            got = list(islice(iterator, wanted))
-            # aiokafka's iterator begins anew, in the wrong place, when it is asked again after its end.
-            ended = len(got) < wanted
-            if got and got[0].offset < position:
-                # A fetch begins with the whole batch that holds the offset.
-                got = [record for record in got if record.offset >= position]
-            taken += got
-            if taken:
-                self.position = taken[-1].offset + 1
-            if ended:
-                # The end of a batch may lie beyond its last record, where compaction took some out.
-                self.position = max(self.position, next_offset)
-                self.bytes_ahead -= size
-                self.records = None
-        if taken:
-            self.was_read = True
-        return taken
-
-    def _open(self, batch: Any, size: int) -> None:
-        if not batch.validate_crc():
-            raise Stop(
-                f"a batch of {self.tp.topic!r} partition {self.tp.partition} at offset {batch.base_offset} has a wrong"
-                f" checksum: it was damaged on the broker's disk or on its way. Nothing was skipped. Read it again;"
-                f" if it stays so, restore the partition from a replica."
-            )
-        if batch.is_control_batch:
-            self.position = max(self.position, batch.next_offset)
-            self.bytes_ahead -= size
-            return
-        self.records = (map(_stored, batch), batch.next_offset, size)
-
-    @property
-    def full(self) -> bool:
-        return self.bytes_ahead >= AHEAD_BYTES_MAX
 
 
 class KafkaReader:
@@ -189,10 +108,10 @@ class KafkaReader:
     def _take(cursor: Cursor, max_records: int) -> list[StoredRecord]:
         try:
             return cursor.take(max_records)
-        except (UnsupportedCodecError, RuntimeError) as err:
+        except (UnsupportedCodecError, RuntimeError, ValueError) as err:
             raise Stop(
-                f"records of {cursor.tp.topic!r} partition {cursor.tp.partition} at {cursor.position} are compressed"
-                f" in a way that can't be read here: {err}. Install `cramjam`, or let their sender compress otherwise."
+                f"records of {cursor.tp.topic!r} partition {cursor.tp.partition} at {cursor.position} can't be read:"
+                f" {err}. If they are compressed, install `cramjam` or let their sender compress otherwise."
             ) from err
 
     async def _wait(self, deadline: float | None) -> None:
@@ -387,10 +306,6 @@ class KafkaReader:
         )
         self._wake()
         return True
-
-
-def _stored(r: Any) -> StoredRecord:
-    return StoredRecord(r.offset, r.timestamp, r.key, r.value, tuple(r.headers))
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
