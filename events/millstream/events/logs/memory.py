@@ -59,7 +59,7 @@ class MemoryReader(PartReader):
         return Part(stream.incarnation, stream.first, stream.end, stream.records[begin : begin + max_records])
 
     async def _wait(self, mark: int, timeout_s: float | None) -> None:
-        await self._log.cluster.wait_change(mark, self._waits, timeout_s)
+        await self._log.cluster.wait_change(mark, self._positions, self._waits, timeout_s)
         self._log.check_usable()
 
     def _poke(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import msgspec
 
@@ -62,7 +62,7 @@ class MemoryCluster:
         self._incarnations = itertools.count(1)
         self._last_ms = 0
         # Not a set: who is woken first must follow from the seed, not from addresses.
-        self._waiting: dict[asyncio.Future[None], None] = {}
+        self._waiting: dict[asyncio.Future[None], Container[TopicPartition]] = {}
 
     def make_topic(self, spec: TopicSpec) -> None:
         self.specs[spec.name] = spec
@@ -89,7 +89,7 @@ class MemoryCluster:
         base = stream.end
         for offset, r in enumerate(records, base):
             stream.records.append(StoredRecord(offset, at, r.key, r.value, tuple(r.headers)))
-        self.wake()
+        self.wake(tp)
         return Appended(base, at)
 
     def land_later(self, pending: Pending, operations: int) -> None:
@@ -114,22 +114,31 @@ class MemoryCluster:
             pending.landed = True
             self.land(pending.tp, pending.records)
 
-    def wake(self) -> None:
-        """Something has changed: let everybody who waits look again."""
+    def wake(self, tp: TopicPartition | None = None) -> None:
+        """A partition (None: any) has changed: let everybody who waits for it look again."""
         self.changes += 1
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
-        self._waiting.clear()
+        for future, watched in list(self._waiting.items()):
+            if tp is None or tp in watched:
+                resolve(future)
+                del self._waiting[future]
 
-    async def wait_change(self, mark: int, own: dict[asyncio.Future[None], None], timeout_s: float | None) -> None:
-        """Until `changes` is no longer `mark`, a future in `own` is resolved by somebody else, or the time-out."""
+    async def wait_change(
+        self,
+        mark: int,
+        watched: Container[TopicPartition],
+        own: dict[asyncio.Future[None], None],
+        timeout_s: float | None,
+    ) -> None:
+        """Until a partition in `watched` has changed, a future in `own` is resolved by somebody else, or the time-out.
+
+        Returns at once where `changes` is no longer `mark`.
+        """
         if self.changes != mark:
             return
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         timer = None if timeout_s is None else loop.call_later(timeout_s, resolve, future)
-        self._waiting[future] = None
+        self._waiting[future] = watched
         own[future] = None
         try:
             await future
