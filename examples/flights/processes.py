@@ -40,7 +40,7 @@ class Processes:
         self._starts[name] = self._starts.get(name, 0) + 1
         with self.log_of(name).open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                *command(*args, "--with-parent"),
+                *command(*args, "--with-parent", str(os.getpid())),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

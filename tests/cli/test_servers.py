@@ -100,7 +100,8 @@ def test_several_terminals_work_on_one_embedded_log_at_once(tmp_path: Path) -> N
 def test_a_server_ends_with_its_parent_where_it_is_told_to(tmp_path: Path) -> None:
     code = (
         "import os, subprocess\n"
-        f"child = subprocess.Popen({[*COMMAND, 'serve', '--with-parent']!r}, stdout=subprocess.PIPE, text=True)\n"
+        f"command = [*{COMMAND!r}, 'serve', '--with-parent', str(os.getpid())]\n"
+        "child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)\n"
         "while not child.stdout.readline().startswith('owns'): pass\n"
         "print(child.pid, flush=True)\n"
         "os._exit(0)"

@@ -86,16 +86,17 @@ def test_no_process_is_left_behind_however_it_ends(tmp_path: Path, number: signa
 
 
 def test_the_tail_of_the_log_is_shown_where_a_process_ends_by_itself(tmp_path: Path) -> None:
-    (tmp_path / ".millstream").write_text("no folder")
     done = subprocess.run(
-        [sys.executable, "-P", str(DEMO), "--log", str(tmp_path / ".millstream"), "--days", "1"],
-        env=environment(),
+        [sys.executable, "-P", str(DEMO), "--folder", str(tmp_path / "demo"), "--days", "1"],
+        env={**environment(), "MILLSTREAM_DEVICE": "abacus"},
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
     )
     assert done.returncode == 1
-    assert "is a file, not a folder" in done.stdout
+    assert "`millstream kernels` ended by itself with exit code 2" in done.stdout
+    assert "MILLSTREAM_DEVICE='abacus' is not a device" in done.stdout
+    assert not _left_behind(tmp_path)
 
 
 def _left_behind(folder: Path) -> list[int]:

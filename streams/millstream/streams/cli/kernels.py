@@ -19,7 +19,7 @@ from millstream.streams.runtime.prefix import find_topics
 PREFIX_POLL_S = 0.2
 
 
-async def kernels(address: Setting, prefix: str, instance: str | None, *, with_parent: bool) -> int:
+async def kernels(address: Setting, prefix: str, instance: str | None, *, with_parent: int | None) -> int:
     """Work until SIGTERM or Ctrl-C; the exit code."""
     log_to_stderr()
     try:

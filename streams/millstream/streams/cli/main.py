@@ -44,7 +44,9 @@ Folder = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Lines of JSON instead of text for people.")]
 Partition = Annotated[int | None, typer.Option("--partition", min=0, help="Only this one.", show_default="all")]
-WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True, help="End when the parent process does.")]
+WithParent = Annotated[
+    int | None, typer.Option("--with-parent", hidden=True, metavar="PID", help="End when this parent process does.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -68,7 +70,7 @@ def serve(
         typer.Option(min=1, max=1000, help="Of a new prefix; fixed for its life.", show_default="4, on Kafka 16"),
     ] = None,
     kernels: Annotated[bool, typer.Option("--kernels", help="Be a member of the kernel group too.")] = False,
-    with_parent: WithParent = False,
+    with_parent: WithParent = None,
 ) -> None:
     """Own a share of the partitions: decide commands, append to the journal, keep the projections."""
     from millstream.streams.cli.serve import serve as work
@@ -89,7 +91,7 @@ def kernels(
         str | None,
         typer.Option(help="The member's name: under the same one it gets its partitions back.", show_default="random"),
     ] = None,
-    with_parent: WithParent = False,
+    with_parent: WithParent = None,
 ) -> None:
     """Be a member of the kernel group: compute batches on the GPU, or with NumPy where there is none."""
     from millstream.streams.cli.kernels import kernels as work

@@ -43,7 +43,7 @@ def log_to_stderr() -> None:
 
 
 async def serve(
-    address: Setting, prefix: str, folder: Path, partitions: int | None, *, kernels: bool, with_parent: bool
+    address: Setting, prefix: str, folder: Path, partitions: int | None, *, kernels: bool, with_parent: int | None
 ) -> int:
     """Serve until SIGTERM or Ctrl-C; the exit code."""
     log_to_stderr()
@@ -82,7 +82,7 @@ async def _kernels(session: Session) -> None:
     await member(session, f"serve-{os.getpid()}-{Chance().token()}")
 
 
-async def until_stopped(works: list[Coroutine[Any, Any, Any]], *, with_parent: bool) -> None:
+async def until_stopped(works: list[Coroutine[Any, Any, Any]], *, with_parent: int | None) -> None:
     """Run `works` side by side until one ends, SIGTERM or Ctrl-C comes, or the parent process is gone.
 
     Raises what one of them raises. A second Ctrl-C doesn't wait for a clean end.
@@ -99,8 +99,8 @@ async def until_stopped(works: list[Coroutine[Any, Any, Any]], *, with_parent: b
         loop.add_signal_handler(number, stopping)
     tasks = [loop.create_task(work) for work in works]
     watching: list[asyncio.Task[Any]] = [loop.create_task(stop.wait())]
-    if with_parent:
-        watching.append(loop.create_task(_parent_gone()))
+    if with_parent is not None:
+        watching.append(loop.create_task(_gone(with_parent)))
     try:
         await asyncio.wait([*tasks, *watching], return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -114,8 +114,7 @@ async def until_stopped(works: list[Coroutine[Any, Any, Any]], *, with_parent: b
                 await task
 
 
-async def _parent_gone() -> None:
-    """Return when the process that started this one has ended, however it did."""
-    parent = os.getppid()
+async def _gone(parent: int) -> None:
+    """Return when the process that started this one has ended, however it did; also if it had before we looked."""
     while os.getppid() == parent:  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(PARENT_POLL_S)
