@@ -15,6 +15,7 @@ from millstream.events.logs.address import open_log
 from millstream.events.logs.port import Record
 from millstream.events.topics import EMBEDDED_PARTITIONS, Topics
 from millstream.streams.runtime.local import local
+from millstream.streams.runtime.owner import TWIN_CLAIMS
 
 BOOK = "9E-2013-01-16"
 OPEN = OpenDay("9E", "2013-01-16", None)
@@ -59,9 +60,11 @@ def test_what_ends_the_server_is_raised_where_the_block_waits(tmp_path: Path) ->
         topics = Topics("millstream", EMBEDDED_PARTITIONS)
         async with local(str(tmp_path)) as client, open_log(str(tmp_path)) as other:
             instance = (tmp_path / "server" / "millstream" / "instance-id").read_text().strip()
-            copied = OwnershipClaimed(instance, "another process", 1, topics.partitions, FORMAT, 0)
-            record = Record(Codec().encode(copied), None, [claim_header(1)])
-            await other.append(topics.journal, topics.partition_of(BOOK), [record])
+            codec = Codec()
+            for claim_id in range(1, TWIN_CLAIMS + 1):
+                copied = OwnershipClaimed(instance, "another process", claim_id, topics.partitions, FORMAT, 0)
+                record = Record(codec.encode(copied), None, [claim_header(claim_id)])
+                await other.append(topics.journal, topics.partition_of(BOOK), [record])
             await client.ask(BOOK, OPEN)
 
     with pytest.raises(InstanceInUse, match="copied"):
