@@ -20,7 +20,6 @@ from millstream.streams.runtime.clock import Chance
 from millstream.streams.runtime.server import Server
 
 PARENT_POLL_S = 0.5
-SWITCH_INTERVAL_S = 0.005
 
 
 def release() -> str:
@@ -47,7 +46,6 @@ async def serve(
 ) -> int:
     """Serve until SIGTERM or Ctrl-C; the exit code."""
     log_to_stderr()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     async with opened(address, prefix, partitions, patience_s=None) as session:
         topics = session.topics
         out.print(
