@@ -212,7 +212,9 @@ class KafkaGroup:
 
     async def _heartbeat(self) -> None:
         request = Heartbeat(self._group, self._kafka_generation, self._member_id, self._instance_id)
-        self._check((await self._ask(request)).error_code)
+        # No longer than a session: a coordinator that is silent for that long has given our partitions away.
+        timeout_s = min(self._session_timeout_s, self._cluster.request_timeout_s)
+        self._check((await self._ask(request, timeout_s=timeout_s)).error_code)
         self._heard_at = time.monotonic()
         if self._shared is not None:
             # A topic that is awaited is looked for more often than a lost one is noticed.
