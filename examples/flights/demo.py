@@ -328,10 +328,15 @@ async def _run(given: argparse.Namespace, folder: Path) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    keep = given.log is None or given.keep
     try:
         await main_job(plan)
+    except (Failed, ProcessEnded, MillstreamError):
+        # Whoever looks for the reason needs what is on the log.
+        keep = True
+        raise
     finally:
-        if given.log is not None and not given.keep:
+        if not keep:
             with contextlib.suppress(MillstreamError):
                 await _delete_topics(plan)
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -109,8 +110,8 @@ def _left_behind(folder: Path) -> list[int]:
     return found
 
 
-def _wait_until(holds: object, what: str) -> None:
+def _wait_until(holds: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + 60
-    while not holds():  # type: ignore[operator]
+    while not holds():
         assert time.monotonic() < end, f"waited in vain until {what}"
         time.sleep(0.05)

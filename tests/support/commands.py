@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,11 +82,11 @@ class Running:
         assert code is None or found == code, f"exit code {found}, expected {code}\n{self.output}"
         return found
 
-    def _wait(self, holds: object, what: str) -> None:
+    def _wait(self, holds: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + DEADLINE_S
-        while not holds():  # type: ignore[operator]
+        while not holds():
             ended = self.process.poll()
-            if ended is not None and not holds():  # type: ignore[operator]
+            if ended is not None and not holds():
                 raise AssertionError(f"ended with exit code {ended} before it said {what}:\n{self.output}")
             if time.monotonic() > end:
                 raise AssertionError(f"didn't say {what} in {DEADLINE_S:.0f} s:\n{self.output}")

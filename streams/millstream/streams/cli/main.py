@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 it failed or differs, 2 usage, 3 not found, 4 refused, 5 n
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -224,10 +223,6 @@ def main() -> None:
     except MillstreamError as error:
         complain(error)
         sys.exit(exit_code(error))
-    except BrokenPipeError:
-        # Whoever read our output has had enough (`| head`): no more of it, and no complaint at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(DONE)
 
 
 if __name__ == "__main__":
