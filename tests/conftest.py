@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.support.broker import ephemeral_broker, official_image
 
 from millstream.streams.broker.server import Broker
+from tests.support.broker import ephemeral_broker, official_image
 
 
 @pytest.fixture(scope="session")

@@ -28,15 +28,15 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
 from examples.flights import data, plain
 from examples.flights.processes import ProcessEnded, Processes, show
 from examples.flights.publish import STREAM, publish
 from examples.flights.reader import read
 from examples.flights.watch import Entered, Reports
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
 from millstream.events.codec import Codec
 from millstream.events.errors import MillstreamError
 from millstream.events.flight import DayReport, Flight

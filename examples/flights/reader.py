@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Mapping
 
 from examples.flights.data import cancelled, day_of
-
 from millstream.events.codec import Codec
 from millstream.events.daybook import CloseDay, EnterFlight, OpenDay
 from millstream.events.flight import Flight

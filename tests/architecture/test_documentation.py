@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.architecture.tree import ROOT, text_of
-from tests.support.aio import run
 
 from millstream.events.codec import Codec
 from millstream.events.daybook import EnterFlight, OpenDay
@@ -30,6 +28,8 @@ from millstream.projections.memory_store import MemoryStore
 from millstream.projections.verify import rebuild
 from millstream.streams.runtime.client import follow
 from millstream.streams.runtime.local import local
+from tests.architecture.tree import ROOT, text_of
+from tests.support.aio import run
 
 EXAMPLE = Path("examples/daybook/ten_lines.py")
 BOOK = "9E-2013-01-16"

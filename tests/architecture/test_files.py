@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from tests.architecture.tree import ROOT, files, pages, text_of
 
 from millstream.streams.cli.main import app
+from tests.architecture.tree import ROOT, files, pages, text_of
 
 DOT = "[.]"
 """Spelt so that this file holds none of what it looks for."""

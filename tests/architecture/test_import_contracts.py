@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.architecture.tree import PORTIONS, ROOT, files
 
 PLANTED = [

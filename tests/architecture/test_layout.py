@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
 from tests.architecture.tree import PORTIONS, ROOT, files, modules
 
 CODE_LINES_MAX = 450

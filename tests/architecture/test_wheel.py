@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import pytest
+
 from tests.architecture.tree import PORTIONS, ROOT, files, modules
 
 IMPORT_ALL = """

@@ -17,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import fastavro
 import msgspec
-from tests.support.records import ENTER, TRANSITION, WITH_SENT
 
 from millstream.events.avro_read import PYTHON_LEAVES
 from millstream.events.codec import HEADER_BYTES, Codec
 from millstream.events.envelope import Command
 from millstream.events.schema_files import compose
+from tests.support.records import ENTER, TRANSITION, WITH_SENT
 
 CALLS = 300
 ROUNDS = 300

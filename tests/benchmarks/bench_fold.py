@@ -12,8 +12,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.support.journal import CODEC, PARTITION, Journal, PlainCodec
-
 from millstream.events.codec import Codec
 from millstream.events.daybook import DayOpened, FlightEntered
 from millstream.events.envelope import Event, Fence, Ref, Transition, read_fence_header
@@ -23,6 +21,7 @@ from millstream.projections.fold import Runs, apply, finish
 from millstream.projections.memory_store import MemoryStore
 from millstream.projections.rocksdb_store import RocksStore
 from millstream.projections.store import Store
+from tests.support.journal import CODEC, PARTITION, Journal, PlainCodec
 
 RUNS = 100
 BATCH = 500

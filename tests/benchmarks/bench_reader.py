@@ -15,12 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.benchmarks.bench_fold import journal_of
-from tests.support.journal import CODEC, PARTITION, TOPICS, log_of
-
 from millstream.projections.fold import Runs
 from millstream.projections.reader import JournalReader
 from millstream.projections.rocksdb_store import RocksStore
+from tests.benchmarks.bench_fold import journal_of
+from tests.support.journal import CODEC, PARTITION, TOPICS, log_of
 
 
 async def measure(records: int) -> None:

@@ -6,13 +6,12 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from tests.benchmarks.bench_fold import journal_of
-from tests.support.journal import PARTITION, TOPICS, log_of
-
 from millstream.events.codec import Codec
 from millstream.projections.fold import Runs
 from millstream.projections.reader import JournalReader
 from millstream.projections.rocksdb_store import RocksStore
+from tests.benchmarks.bench_fold import journal_of
+from tests.support.journal import PARTITION, TOPICS, log_of
 
 
 async def measure(emit: Callable[..., None], *, events: int) -> None:

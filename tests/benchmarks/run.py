@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
+
 from tests.benchmarks import bench_codec, demo, fold, journal, log
 from tests.support.broker import ephemeral_broker
 from tests.support.records import TRANSITION

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.support.broker import ephemeral_broker
 
 from millstream.streams.broker.server import Broker
+from tests.support.broker import ephemeral_broker
 
 
 @pytest.fixture(scope="session")

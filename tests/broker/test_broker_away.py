@@ -7,13 +7,13 @@ import itertools
 import logging
 
 import pytest
-from tests.support.aio import run, until
 
 from millstream.events.errors import AppendUnknown, LogUnavailable
 from millstream.events.logs.kafka import KafkaLog
 from millstream.events.logs.port import Appended, Record, StoredRecord, TopicPartition, TopicSpec
 from millstream.streams.broker.processes import free_port
 from millstream.streams.broker.server import Broker
+from tests.support.aio import run, until
 
 pytestmark = pytest.mark.broker
 _names = itertools.count()

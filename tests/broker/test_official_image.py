@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.aio import run
 
 from millstream.events.logs.kafka import KafkaLog
 from millstream.events.logs.port import Record, TopicPartition, TopicSpec
+from tests.support.aio import run
 
 pytestmark = pytest.mark.broker
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.chaos.place import Place
-from tests.support.broker import ephemeral_broker
 
 from millstream.streams.broker.server import Broker
+from tests.chaos.place import Place
+from tests.support.broker import ephemeral_broker
 
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.broker)])

@@ -11,18 +11,17 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from tests.chaos.load import Told
-from tests.chaos.place import Place
-from tests.simulation.books import Violation, need
-from tests.simulation.checker import Partition
-from tests.simulation.outputs import Outputs
-
 from millstream.events.codec import Codec
 from millstream.events.envelope import Sent, read_fence_header
 from millstream.events.logs.port import Log, StoredRecord, TopicPartition, read_range
 from millstream.events.topics import STREAM_PARTITIONS, Topics
 from millstream.streams.deciders.daybook import SLICE_FLIGHTS
 from millstream.streams.deciders.reactions import KERNEL, REPORTS
+from tests.chaos.load import Told
+from tests.chaos.place import Place
+from tests.simulation.books import Violation, need
+from tests.simulation.checker import Partition
+from tests.simulation.outputs import Outputs
 
 SETTLE_S = 45.0
 

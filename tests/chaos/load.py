@@ -11,15 +11,14 @@ import asyncio
 import random
 from contextlib import AsyncExitStack
 
-from tests.chaos.place import Place
-from tests.support.aio import until
-
 from millstream.events.codec import Codec
 from millstream.events.daybook import CloseDay, EnterFlight, OpenDay, ShiftDay
 from millstream.events.envelope import CommandBody
 from millstream.events.errors import AppendUnknown, LogUnavailable, MillstreamError
 from millstream.streams.runtime.answers import Answer
 from millstream.streams.runtime.client import Client
+from tests.chaos.place import Place
+from tests.support.aio import until
 
 Told = dict[str, list[Answer]]
 CLIENTS = 2

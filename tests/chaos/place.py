@@ -10,13 +10,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.support.commands import COMMAND, environment
-from tests.support.processes import Program, Programs
-
 from millstream.events.logs.address import open_log
 from millstream.events.logs.port import Log
 from millstream.events.topics import Topics
 from millstream.streams.runtime.prefix import find_topics
+from tests.support.commands import COMMAND, environment
+from tests.support.processes import Program, Programs
 
 _numbers = itertools.count()
 

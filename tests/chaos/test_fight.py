@@ -10,6 +10,7 @@ import random
 from pathlib import Path
 
 import pytest
+
 from tests.chaos.examine import settled
 from tests.chaos.lengths import CHAOS_S, CHAOS_SEED, DEADLINE_S
 from tests.chaos.load import Load

@@ -6,6 +6,7 @@ import asyncio
 import random
 
 import pytest
+
 from tests.chaos.examine import settled
 from tests.chaos.lengths import CHAOS_S, CHAOS_SEED, DEADLINE_S
 from tests.chaos.load import Load

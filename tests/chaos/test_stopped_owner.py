@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pytest
+
+from millstream.events.errors import AppendUnknown
+from millstream.events.logs.port import Record
+from millstream.events.logs.sqlite import SqliteLog
 from tests.chaos.examine import settled
 from tests.chaos.lengths import CHAOS_S, CHAOS_SEED, DEADLINE_S
 from tests.chaos.load import Load
 from tests.chaos.place import Place
 from tests.support.aio import run
 from tests.support.processes import Program, Programs
-
-from millstream.events.errors import AppendUnknown
-from millstream.events.logs.port import Record
-from millstream.events.logs.sqlite import SqliteLog
 
 
 async def freeze_outside_the_lock(place: Place, program: Program) -> None:

@@ -7,7 +7,6 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from tests.support.aio import run
 
 from millstream.events.codec import Codec
 from millstream.events.daybook import CloseDay, EnterFlight, OpenDay
@@ -18,6 +17,7 @@ from millstream.streams.gpu.group import KernelGroup
 from millstream.streams.runtime.client import Client, follow
 from millstream.streams.runtime.prefix import find_topics
 from millstream.streams.runtime.server import Server
+from tests.support.aio import run
 
 BOOK = "9E-2013-01-16"
 

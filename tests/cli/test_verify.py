@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tests.cli.conftest import BOOK
-from tests.support.commands import millstream, running
 
 from millstream.events.topics import partition_of
 from millstream.projections.keys import run_prefix
 from millstream.projections.rocksdb_store import RocksStore
+from tests.cli.conftest import BOOK
+from tests.support.commands import millstream, running
 
 PARTITION = partition_of(BOOK, 4)
 STORES = Path(".millstream/server/millstream")

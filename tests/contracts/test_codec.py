@@ -12,7 +12,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.records import FLIGHT, TRANSITION, WITH_SENT, of, records
 
 from millstream.events.avro_read import PYTHON_LEAVES
 from millstream.events.avro_write import write_long
@@ -22,6 +21,7 @@ from millstream.events.envelope import Command, Event, Fence, Origin, OwnershipC
 from millstream.events.errors import SchemaUnreadable, Undecodable, Unencodable, UnknownSchema
 from millstream.events.kernel import Array, KernelCalled
 from millstream.events.schema_files import EVENTS, TOP_LEVEL, compose
+from tests.support.records import FLIGHT, TRANSITION, WITH_SENT, of, records
 
 
 class Tree(msgspec.Struct):

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.records import TRANSITION, WITH_SENT, records
 
 from millstream.events.avro_read import PYTHON_LEAVES
 from millstream.events.avro_write import write_long
 from millstream.events.codec import HEADER_BYTES, Codec
 from millstream.events.errors import Undecodable
 from millstream.events.kernel import Array, KernelCalled
+from tests.support.records import TRANSITION, WITH_SENT, records
 
 CODECS = [Codec(), Codec(leaves=PYTHON_LEAVES)]
 HUGE = [write_long(n) for n in (1 << 31, 1 << 40, (1 << 62) - 1, (1 << 63) - 1, -1, -(1 << 40), -(1 << 63))]

@@ -8,7 +8,6 @@ from typing import Any
 
 import fastavro
 import msgspec
-from tests.support.aio import run
 
 from millstream.events.codec import Codec
 from millstream.events.daybook import CloseDay, DayClosed, Figures, FlightEntered
@@ -17,6 +16,7 @@ from millstream.events.logs.memory import MemoryLog
 from millstream.events.logs.port import Log, Record, StoredRecord, read_range
 from millstream.events.registry import publish_schemas
 from millstream.events.topics import Topics
+from tests.support.aio import run
 
 TOPICS = Topics("foreign", 1)
 FIGURES = Figures(2, 1, 1, 7.5, 7.5, 0.0)

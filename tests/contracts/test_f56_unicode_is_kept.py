@@ -6,11 +6,11 @@ import unicodedata
 
 import msgspec
 import pytest
-from tests.support.records import TRANSITION
 
 from millstream.events.codec import Codec
 from millstream.events.daybook import OpenDay
 from millstream.events.envelope import Command
+from tests.support.records import TRANSITION
 
 CODEC = Codec()
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.support.aio import run
 
 from millstream.events.codec import Codec
 from millstream.events.errors import AppendUnknown, SchemaUnreadable
@@ -16,6 +15,7 @@ from millstream.events.logs.memory_faults import End, Script
 from millstream.events.logs.port import Log, LogLimits, Record, read_range
 from millstream.events.registry import load_schemas, publish_schemas, schema_key
 from millstream.events.topics import Topics
+from tests.support.aio import run
 
 TOPICS = Topics("test", 4)
 STRANGER = {"type": "record", "name": "test.Stranger", "fields": [{"name": "n", "type": "long"}]}

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from examples.flights import data
-from tests.support.commands import environment
 
+from examples.flights import data
 from millstream.streams.broker.server import Broker
+from tests.support.commands import environment
 
 DEMO = Path(data.__file__).with_name("demo.py")
 DEADLINE_S = 240.0

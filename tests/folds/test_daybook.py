@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.folding import Folded
-
 from millstream.events.daybook import (
     CloseFailed,
     DayClosed,
@@ -18,6 +16,7 @@ from millstream.events.daybook import (
     ShiftPlanned,
 )
 from millstream.projections.daybook import DayBook, FlightItem, ShiftPlan
+from tests.support.folding import Folded
 
 DAY = "9E-2013-01-16"
 FIGURES = Figures(2, 2, 0, 10.0, 20.0, 0.0)

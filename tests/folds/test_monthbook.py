@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tests.support.folding import Folded
-
 from millstream.events.daybook import Figures
 from millstream.events.monthbook import DayAdded, MonthAnswered
 from millstream.projections.monthbook import MonthBook, Totals
+from tests.support.folding import Folded
 
 MONTH = "9E-2013-01"
 GOOD = Figures(3, 2, 1, 10.0, 15.0, 0.0)

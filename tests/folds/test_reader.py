@@ -6,17 +6,6 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from tests.support.aio import run
-from tests.support.journal import (
-    CODEC,
-    PARTITION,
-    TOPICS,
-    Journal,
-    fold_records,
-    log_of,
-    random_journal,
-    rows_of,
-)
 
 from millstream.events.daybook import DayOpened, FlightEntered
 from millstream.events.envelope import NO_FENCE, OwnershipClaimed, Ref, Transition, fence_header
@@ -40,6 +29,17 @@ from millstream.projections.fold import FOLDS_VERSION, Runs
 from millstream.projections.memory_store import MemoryStore
 from millstream.projections.reader import Decodes, JournalReader, Progress, meta_of
 from millstream.projections.store import Store, StoreMeta
+from tests.support.aio import run
+from tests.support.journal import (
+    CODEC,
+    PARTITION,
+    TOPICS,
+    Journal,
+    fold_records,
+    log_of,
+    random_journal,
+    rows_of,
+)
 
 DAY = "9E-2013-01-16"
 OPENED = DayOpened("9E", "2013-01-16")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.journal import CODEC, EVENTS, fold_records, random_journal, rows_of
 
 from millstream.events.envelope import GapAccepted, Transition
 from millstream.projections.memory_store import MemoryStore
 from millstream.projections.rocksdb_store import RocksStore
 from millstream.projections.run import head_row
 from millstream.projections.runs import Runs
+from tests.support.journal import CODEC, EVENTS, fold_records, random_journal, rows_of
 
 LENGTH = 200
 

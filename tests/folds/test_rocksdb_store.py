@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support.journal import fold_records, random_journal, rows_of
 
 from millstream.events.envelope import NOTHING_SENT, Fence
 from millstream.events.errors import FolderInUse, LogFolderUnusable, StoreDamaged
 from millstream.projections.memory_store import MemoryStore
 from millstream.projections.rocksdb_store import RocksStore
+from tests.support.journal import fold_records, random_journal, rows_of
 
 FENCE = Fence(5, 3, 7, 2, 11, NOTHING_SENT)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.folding import EPOCH, Folded
 
 from millstream.events.daybook import DayClosed, DayOpened, Figures, FlightEntered, FlightsShifted
 from millstream.events.envelope import Event, Sent
@@ -22,6 +21,7 @@ from millstream.events.run import (
 from millstream.projections.daybook import DayBook
 from millstream.projections.fold import Answer, Rows, finish
 from millstream.projections.keys import run_prefix
+from tests.support.folding import EPOCH, Folded
 
 DAY = "9E-2013-01-16"
 OPENED = DayOpened("9E", "2013-01-16")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.aio import run
-from tests.support.journal import CODEC, PARTITION, TOPICS, fold_records, log_of, random_journal, rows_of
 
 from millstream.events.envelope import Fence
 from millstream.events.errors import StoreAheadOfLog, StoreOfAnotherLog
@@ -24,6 +22,8 @@ from millstream.projections.verify import (
     recompute,
     verify_partition,
 )
+from tests.support.aio import run
+from tests.support.journal import CODEC, PARTITION, TOPICS, fold_records, log_of, random_journal, rows_of
 
 JOURNAL = random_journal(5, 600)
 

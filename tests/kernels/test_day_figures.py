@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.days import INF, NAN, bits, day, days, random_day
 
 from millstream.kernels.day_figures import (
     ROWS_A_DAY_MAX,
@@ -20,6 +19,7 @@ from millstream.kernels.day_figures import (
     launch,
     reference,
 )
+from tests.kernels.days import INF, NAN, bits, day, days, random_day
 
 POISON = [
     day([NAN]),

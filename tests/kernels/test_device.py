@@ -8,10 +8,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tests.kernels.days import INF, NAN, bits, day, random_day
-from tests.kernels.foreign_arrays import Foreign, cupy
 
 from millstream.kernels import day_figures, device
+from tests.kernels.days import INF, NAN, bits, day, random_day
+from tests.kernels.foreign_arrays import Foreign, cupy
 
 Use = Callable[[str | None, ModuleType | None], None]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from examples.flights import data, plain
 
+from examples.flights import data, plain
 from millstream.events.flight import Flight
 from millstream.kernels.day_figures import DayArrays, launch, reference
 

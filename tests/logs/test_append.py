@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.logs.conftest import Logs
-from tests.logs.steps import make_topic, read_all, values
-from tests.support.aio import run
 
 from millstream.events.errors import AppendUnknown, BatchTooLarge, RecordTooLarge
 from millstream.events.logs.port import Appended, Header, Record, TopicPartition
+from tests.logs.conftest import Logs
+from tests.logs.steps import make_topic, read_all, values
+from tests.support.aio import run
 
 
 def test_an_append_returns_the_offset_of_its_first_record(logs: Logs) -> None:

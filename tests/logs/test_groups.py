@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
+from millstream.events.errors import InstanceInUse
 from tests.logs.conftest import Logs
 from tests.logs.steps import make_topic, settled, spread
 from tests.support.aio import run
-
-from millstream.events.errors import InstanceInUse
 
 
 def test_a_single_member_gets_every_partition(logs: Logs) -> None:

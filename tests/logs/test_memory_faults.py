@@ -7,13 +7,13 @@ import random
 from collections import Counter
 
 import pytest
-from tests.logs.steps import make_topic, read_all, read_count, settled, values
-from tests.support.aio import run
 
 from millstream.events.errors import AppendUnknown, LogUnavailable, LogWentBack, OffsetOutOfRange
 from millstream.events.logs.memory import MemoryCluster, MemoryLog
 from millstream.events.logs.memory_faults import End, Faults, Script
 from millstream.events.logs.port import Appended, TopicPartition
+from tests.logs.steps import make_topic, read_all, read_count, settled, values
+from tests.support.aio import run
 
 TP = TopicPartition("t", 0)
 

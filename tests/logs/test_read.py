@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.logs.conftest import Logs
-from tests.logs.steps import make_topic, read_all, read_count, read_on, values
-from tests.support.aio import run
 
 from millstream.events.errors import OffsetOutOfRange, Stop, TopicMissing
 from millstream.events.logs.port import Bounds, TopicPartition, read_range
+from tests.logs.conftest import Logs
+from tests.logs.steps import make_topic, read_all, read_count, read_on, values
+from tests.support.aio import run
 
 
 def test_a_reader_reads_from_its_position_in_order(logs: Logs) -> None:

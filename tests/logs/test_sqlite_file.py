@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.logs.steps import make_topic, read_all, read_count, values
-from tests.support.aio import run, until
 
 from millstream.events.errors import AppendUnknown, LogFolderUnusable, LogUnavailable
 from millstream.events.logs.port import Record, TopicPartition, TopicSpec
 from millstream.events.logs.sqlite import SqliteLog
 from millstream.events.logs.sqlite_writer import WAL_BYTES_BOUND
+from tests.logs.steps import make_topic, read_all, read_count, values
+from tests.support.aio import run, until
 
 
 async def _open_and_close(folder: Path) -> str:

@@ -12,12 +12,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.logs.steps import make_topic, read_all, read_count, settled, values
-from tests.support.aio import run
 
 from millstream.events.errors import AppendUnknown
 from millstream.events.logs.port import Bounds, Record, StoredRecord, TopicPartition, TopicSpec
 from millstream.events.logs.sqlite import SqliteLog
+from tests.logs.steps import make_topic, read_all, read_count, settled, values
+from tests.support.aio import run
 
 PROGRAM = Path(__file__).parent / "process.py"
 

@@ -7,12 +7,12 @@ import random
 from pathlib import Path
 
 import pytest
-from tests.logs.steps import make_topic, read_all, read_count
-from tests.support.aio import run
 
 from millstream.events.logs.port import Record
 from millstream.events.logs.sqlite import SqliteLog
 from millstream.events.logs.sqlite_recent import RECENT_BYTES_MAX, Recent
+from tests.logs.steps import make_topic, read_all, read_count
+from tests.support.aio import run
 
 
 def offsets(recent: Recent, position: int, stream: int = 1) -> list[int]:

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.support.aio import run
 
 from millstream.events.logs.port import TopicPartition
 from millstream.events.logs.sqlite_wake import Waker, watch_file
+from tests.support.aio import run
 
 A, B = TopicPartition("t", 0), TopicPartition("t", 1)
 

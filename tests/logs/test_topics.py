@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.logs.conftest import Logs
-from tests.logs.steps import make_topic, read_count, values
-from tests.support.aio import run
 
 from millstream.events.errors import PartitionCountMismatch, TopicSettingsUnsafe
 from millstream.events.logs.port import Record, TopicPartition, TopicSpec
+from tests.logs.conftest import Logs
+from tests.logs.steps import make_topic, read_count, values
+from tests.support.aio import run
 
 
 def test_a_topic_is_made_once_and_found_again(logs: Logs) -> None:

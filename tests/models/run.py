@@ -12,6 +12,7 @@ import time
 
 from rich.console import Console
 from rich.table import Table
+
 from tests.models.explorer import explore
 from tests.models.rules import PROTOCOL
 from tests.models.scenarios import BROKEN, LARGE, SMALL, Bounds, model_of

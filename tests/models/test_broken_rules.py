@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 import pytest
+
 from tests.models.explorer import Kind, explore
 from tests.models.rules import PROTOCOL, Rules
 from tests.models.run import main

@@ -1,6 +1,7 @@
 """With all rules on, no state within the bounds breaks a promise, and every calm run ends well."""
 
 import pytest
+
 from tests.models.explorer import explore
 from tests.models.rules import PROTOCOL, Rules
 from tests.models.scenarios import SMALL, model_of

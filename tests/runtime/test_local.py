@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.aio import run
 
 from millstream.events.codec import Codec
 from millstream.events.daybook import EnterFlight, OpenDay
@@ -16,6 +15,7 @@ from millstream.events.logs.port import Record
 from millstream.events.topics import EMBEDDED_PARTITIONS, Topics
 from millstream.streams.runtime.local import local
 from millstream.streams.runtime.owner import TWIN_CLAIMS
+from tests.support.aio import run
 
 BOOK = "9E-2013-01-16"
 OPEN = OpenDay("9E", "2013-01-16", None)

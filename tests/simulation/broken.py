@@ -7,8 +7,6 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tests.simulation.world import Rules
-
 from millstream.events import daybook as d
 from millstream.events.codec import Codec
 from millstream.events.envelope import Command, Fence, Sent, read_cause_header, read_fence_header
@@ -25,6 +23,7 @@ from millstream.streams.runtime.clock import Chance, Clock, PartitionClock
 from millstream.streams.runtime.judge import Judge
 from millstream.streams.runtime.outbox import Outbox, Pending
 from millstream.streams.runtime.owner import Owner
+from tests.simulation.world import Rules
 
 
 class ReadsNothing(Owner):

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.parts import HOUR_MS
-
 from millstream.events.daybook import EnterFlight, RecordFigures
 from millstream.events.envelope import Command
 from millstream.events.kernel import KernelCalled
 from millstream.events.logs.port import Record, StoredRecord, TopicPartition
+from tests.simulation.parts import HOUR_MS
 
 if TYPE_CHECKING:
     from tests.simulation.processes import Process, ServerProcess

@@ -8,11 +8,9 @@ bytes are read by the same codec.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
-
-from tests.simulation.books import Books, Violation, need
-from tests.simulation.outputs import Outputs
 
 from millstream.events.codec import Codec
 from millstream.events.envelope import Command, Event, OwnershipClaimed, Sent, Transition
@@ -20,6 +18,8 @@ from millstream.events.errors import BadId, SchemaError
 from millstream.events.logs.port import StoredRecord
 from millstream.events.run import CommandDeadLettered, CommandForwarded, CommandRefused, CommandRepeated
 from millstream.events.topics import Topics, check_run_id
+from tests.simulation.books import Books, Violation, need
+from tests.simulation.outputs import Outputs
 
 _FENCE = struct.Struct(">qQq")
 LIMIT_WORDS = frozenset({"too-large"})
@@ -53,6 +53,8 @@ class Partition:
         self.sent: Sent | None = None
         self.dropped = 0
         self.last_output: Sent | None = None
+        self.seen: Counter[str] = Counter()
+        """How often each event, and each word of refusal, has counted."""
         self._used: dict[tuple[int, int, int], bytes] = {}
 
     # ------------------------------------------------------------------ commands
@@ -114,6 +116,7 @@ class Partition:
             self._check_command(t)
         for index, event in enumerate(t.events):
             self._follow(event, ref._replace(index=index), t)
+        self.seen.update(_names(t.events))
         code = next((e.code for e in t.events if isinstance(e, CommandRefused | CommandRepeated)), None)
         self.valid[record.offset] = Valid(t.command_id, code, t.reply)
         if t.command_id is not None:

@@ -6,8 +6,6 @@ import struct
 from bisect import bisect_right
 from typing import NamedTuple
 
-from tests.simulation.books import need
-
 from millstream.events import daybook as d
 from millstream.events import monthbook as m
 from millstream.events import run as r
@@ -18,6 +16,7 @@ from millstream.events.flight import DayReport
 from millstream.events.kernel import DeadLetter, KernelCalled
 from millstream.events.logs.port import StoredRecord, TopicPartition
 from millstream.events.topics import STREAM_PARTITIONS, Topics, partition_of
+from tests.simulation.books import need
 
 
 class Asked(NamedTuple):

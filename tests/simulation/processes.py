@@ -6,9 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tests.simulation.parts import HOUR_MS, Delays, Disk, SimClock, SimFaults, SimFolder, SimLog
-from tests.support.virtual_loop import PART, Part
-
 from millstream.events.envelope import Command, Fence
 from millstream.events.kernel import KernelCalled
 from millstream.events.logs.port import LogLimits
@@ -16,6 +13,8 @@ from millstream.streams.gpu.figures import compute
 from millstream.streams.runtime.client import Client
 from millstream.streams.runtime.clock import Chance
 from millstream.streams.runtime.server import Server
+from tests.simulation.parts import HOUR_MS, Delays, Disk, SimClock, SimFaults, SimFolder, SimLog
+from tests.support.virtual_loop import PART, Part
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -115,7 +114,7 @@ class SimServer(Server):
 
     def __init__(self, process: ServerProcess, log: SimLog) -> None:
         world = process.world
-        folder = SimFolder(process.name, process.disk)
+        folder = SimFolder(process.instance, process.disk)
         super().__init__(
             log,
             world.topics,
@@ -144,7 +143,9 @@ class SimServer(Server):
 
     def proved(self, partition: int, fence: Fence, records: int) -> None:
         super().proved(partition, fence, records)
-        self._process.world.note("%s has proved partition %d to @%d", self._process.name, partition, fence.offset)
+        process = self._process
+        process.world.note("%s has proved partition %d to @%d", process.name, partition, fence.offset)
+        process.world.proved(process.disk.stores[partition], partition, fence)
 
     def unknown(self, partition: int, why: str) -> None:
         super().unknown(partition, why)
@@ -152,8 +153,9 @@ class SimServer(Server):
 
 
 class ServerProcess(Process):
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, instance: str | None = None) -> None:
         super().__init__(world, name)
+        self.instance = instance or name
         self.disk = Disk(self.rng, world.scenario.flushes)
         self.server: SimServer | None = None
         self._leaving: asyncio.Event | None = None

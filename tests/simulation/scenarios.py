@@ -78,7 +78,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         befalls={**CRASHES, **ZOMBIES}, ends=SOME_ENDS,
     ),
     Scenario(
-        "large", "transitions over the limit", flights=(5, 20), record_bytes_max=700, think_s=0.02, books=(1, 2),
+        "large", "transitions over the limit", flights=(15, 45), record_bytes_max=560, think_s=0.02, books=(1, 2),
         befalls={**CRASHES, **COPIES},
     ),
     Scenario("herd", "fifty ask the same at once", books=(1, 2), befalls={**CRASHES, **ZOMBIES}, slow=0.1),

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.simulation.books import Day
-
 from millstream.events.daybook import CloseDay, EnterFlight, OpenDay, ShiftDay
 from millstream.events.envelope import CommandBody
 from millstream.events.errors import AppendUnknown, LogUnavailable
 from millstream.events.run import RemoveRun
 from millstream.streams.runtime.answers import Answer
+from tests.simulation.books import Day
 
 if TYPE_CHECKING:
     from tests.simulation.processes import ClientProcess

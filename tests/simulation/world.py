@@ -12,21 +12,12 @@ import asyncio
 import gc
 import random
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tests.simulation.books import Books, Day, Violation
-from tests.simulation.chaos import Chaos
-from tests.simulation.checker import Partition
-from tests.simulation.outputs import Outputs
-from tests.simulation.parts import EPOCH_MS, SimCluster, SimCodec
-from tests.simulation.processes import ClientProcess, KernelProcess, Process, ServerProcess
-from tests.simulation.scenarios import Scenario, scenario_of
-from tests.simulation.workload import Script, make_scripts
-from tests.support.virtual_loop import Deadlock, VirtualLoop
-
-from millstream.events.envelope import OwnershipClaimed, Transition
+from millstream.events.envelope import Fence, OwnershipClaimed, Transition
 from millstream.events.errors import MillstreamError
 from millstream.events.logs.memory import MemoryLog
 from millstream.events.logs.port import StoredRecord, TopicPartition
@@ -42,6 +33,15 @@ from millstream.streams.runtime.client import Client
 from millstream.streams.runtime.judge import Decide
 from millstream.streams.runtime.owner import Owner
 from millstream.streams.runtime.prefix import ensure_prefix, extra_specs
+from tests.simulation.books import Books, Day, Violation
+from tests.simulation.chaos import Chaos
+from tests.simulation.checker import Partition
+from tests.simulation.outputs import Outputs
+from tests.simulation.parts import EPOCH_MS, SimCluster, SimCodec
+from tests.simulation.processes import ClientProcess, KernelProcess, Process, ServerProcess
+from tests.simulation.scenarios import Scenario, scenario_of
+from tests.simulation.workload import Script, make_scripts
+from tests.support.virtual_loop import Deadlock, VirtualLoop
 
 SETTLE_S = 60.0
 """A fair time in virtual seconds: several back-offs and session time-outs one after the other."""
@@ -64,16 +64,20 @@ class Rules:
 
 @dataclass
 class Report:
-    """What a run was like. turns: callbacks that ran; virtual_s: how long it lasted in its own time."""
+    """What a run was like. turns: callbacks that ran, in all and until everything was done; virtual_s: how long it lasted in its own time.
+
+    journal, dropped: transitions that count and that don't. seen: how often each event and each refusal was.
+    """
 
     seed: int
     scenario: str
     turns: int = 0
+    turns_to_settle: int = 0
     virtual_s: float = 0.0
     journal: int = 0
     dropped: int = 0
     claims: int = 0
-    restarts: int = 0
+    seen: Counter[str] = field(default_factory=Counter)
     trace: list[str] | None = None
 
 
@@ -145,6 +149,9 @@ class World:
         if trace is not None:
             trace.append(f"{len(trace) + 1:6} {self.loop.time():9.4f}  {text % args if args else text}")
 
+    def proved(self, store: MemoryStore, partition: int, fence: Fence) -> None:
+        """An owner has proved an append and written it to this store. For those who look on."""
+
     def fail(self, why: str) -> None:
         """The first broken promise ends the run."""
         if self._failure is None:
@@ -191,6 +198,8 @@ class World:
         report.turns, report.virtual_s = self.loop.turns, self.loop.time()
         report.journal = sum(len(p.valid) for p in self.partitions)
         report.dropped = sum(p.dropped for p in self.partitions)
+        for partition in self.partitions:
+            report.seen.update(partition.seen)
         if self._failure is not None:
             raise Failed(self.seed, self.scenario.name, self._failure, report.trace)
         return report
@@ -232,6 +241,7 @@ class World:
                 self.fail(f"{SETTLE_S:.0f} s after all faults have ended this still pends:\n  {shown}")
                 return
             await asyncio.sleep(0.1)
+        self.report.turns_to_settle = self.loop.turns
         self.note("settled")
 
     async def _take_over_once_more(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.specs import NOW, Story
-
 from millstream.events.daybook import (
     CloseDay,
     CloseFailed,
@@ -27,6 +25,7 @@ from millstream.events.run import RecordRefusal, RemoveRun, RunRemoved, TimerCan
 from millstream.streams.deciders.cause import SliceDue, TimerDue
 from millstream.streams.deciders.daybook import SLICE_FLIGHTS
 from millstream.streams.deciders.run import TOMBSTONE_MS
+from tests.support.specs import NOW, Story
 
 DAY = "9E-2013-01-16"
 OPENED = DayOpened("9E", "2013-01-16")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from tests.support.specs import Story
-
 from millstream.events.daybook import CloseDay, Figures
 from millstream.events.envelope import Origin
 from millstream.events.monthbook import AddDay, DayAdded, MonthAnswered
 from millstream.events.run import RefusalAnswered, RemoveRun
+from tests.support.specs import Story
 
 MONTH = "9E-2013-01"
 FIGURES = Figures(2, 1, 1, 12.0, 12.0, 0.0)

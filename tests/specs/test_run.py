@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.specs import NOW
-
 from millstream.events.daybook import CloseDay
 from millstream.events.envelope import Origin
 from millstream.events.run import CommandRefused, CommandRepeated, RefusalAnswered
@@ -11,6 +9,7 @@ from millstream.projections.fold import Answer
 from millstream.streams.deciders.cause import Cause
 from millstream.streams.deciders.run import TOMBSTONE_MS, admit
 from millstream.streams.deciders.table import too_large
+from tests.support.specs import NOW
 
 CAUSE = Cause("9E-2013-01-16", CloseDay(), NOW, "c-1")
 

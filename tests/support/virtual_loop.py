@@ -48,6 +48,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._turns = 0
         self._spared = spared
         self._any_frozen = 0
+        self._alarm: tuple[int, Callable[[], None]] | None = None
         self.live: dict[asyncio.Task[Any], None] = {}
         self.unhandled: list[str] = []
         self.set_task_factory(_make_task)
@@ -60,6 +61,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def time(self) -> float:
         return self._now
+
+    def at_turn(self, turn: int, what: Callable[[], None]) -> None:
+        """Call `what` before the callback number `turn` runs: to enumerate every place where tasks change over."""
+        self._alarm = (turn, what)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run `main` to its end, then cancel whatever is left. Raises `Deadlock`."""
@@ -92,6 +97,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             ready.append(timer)
         for _ in range(len(ready)):
             handle = ready.popleft()
+            if self._alarm is not None and self._alarm[0] == self._turns:
+                (_, what), self._alarm = self._alarm, None
+                what()
             if handle._cancelled:
                 continue
             if self._any_frozen and self._keep_back(handle):

@@ -17,9 +17,6 @@ from contextlib import asynccontextmanager
 from contextvars import Context
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from tests.simulation.parts import EPOCH_MS, SimClock, SimCodec
-from tests.support.virtual_loop import PART, Part, VirtualLoop
-
 from millstream.events.codec import Codec
 from millstream.events.daybook import CloseDay, EnterFlight, FlightEntered, OpenDay
 from millstream.events.envelope import (
@@ -56,6 +53,8 @@ from millstream.streams.runtime.feed import Feed
 from millstream.streams.runtime.owner import Owner
 from millstream.streams.runtime.prefix import extra_specs
 from millstream.streams.runtime.server import Identity
+from tests.simulation.parts import EPOCH_MS, SimClock, SimCodec
+from tests.support.virtual_loop import PART, Part, VirtualLoop
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -102,7 +101,8 @@ class TopicScript(Script):
 
 
 class Handle(MemoryLog):
-    """One process's handle. slow_s: how long its appends are on their way; `tries` counts them by topic's short name.
+    """One process's handle. slow_s: how long its appends are on their way. tries, batches: when they were made, and
+    of what, by the topic's short name.
 
     Like every log it tells at the latest after a time-out that it doesn't know.
     """
@@ -120,6 +120,7 @@ class Handle(MemoryLog):
         self.slow_s = 0.001
         self.timeout_s = APPEND_TIMEOUT_S
         self.tries: dict[str, list[float]] = {}
+        self.batches: dict[str, list[Sequence[Record]]] = {}
         self.script = TopicScript(ends, late_after=late_after, orphans_land=orphans_land)
         super().__init__(
             cluster,
@@ -130,7 +131,9 @@ class Handle(MemoryLog):
         )
 
     async def append(self, topic: str, partition: int, records: Sequence[Record]) -> Appended:
-        self.tries.setdefault(topic.partition(".")[2], []).append(asyncio.get_running_loop().time())
+        name = topic.partition(".")[2]
+        self.tries.setdefault(name, []).append(asyncio.get_running_loop().time())
+        self.batches.setdefault(name, []).append(records)
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await super().append(topic, partition, records)

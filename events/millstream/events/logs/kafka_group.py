@@ -156,7 +156,8 @@ class KafkaGroup:
                     return None if offset < 0 else int(offset)
             return None
 
-        return await self._until_taken(once, "the committed position could not be read")
+        position: int | None = await self._until_taken(once, "the committed position could not be read")
+        return position
 
     async def _until_taken(self, once: Callable[[], Any], what: str) -> Any:
         deadline = time.monotonic() + COMMIT_TIMEOUT_S

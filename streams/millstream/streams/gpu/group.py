@@ -14,13 +14,13 @@ import logging
 from collections.abc import Callable, Sequence
 
 import msgspec
-from millstream.events.codec import Codec
-from millstream.events.registry import load_schemas
 
+from millstream.events.codec import Codec
 from millstream.events.envelope import Command
 from millstream.events.errors import AppendUnknown, LogUnavailable, OffsetOutOfRange, SchemaError, UnknownSchema
 from millstream.events.kernel import DeadLetter, KernelCalled
 from millstream.events.logs.port import Group, Log, Reader, Record, StoredRecord, TopicPartition
+from millstream.events.registry import load_schemas
 from millstream.events.topics import Topics
 from millstream.streams.gpu.figures import compute, failed
 from millstream.streams.runtime.clock import Chance, Clock, SystemClock

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from millstream.events.codec import Codec
-
 from millstream.events.envelope import Command
 from millstream.events.errors import BadId, SchemaError, UnknownSchema
 from millstream.events.logs.port import StoredRecord

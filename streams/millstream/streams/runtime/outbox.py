@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from millstream.events.codec import Codec
-
 from millstream.events.envelope import NOTHING_SENT, Event, Ref, Sent
 from millstream.events.errors import AppendUnknown, LogUnavailable, OffsetOutOfRange, Refused
 from millstream.events.kernel import DeadLetter

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from millstream.events.codec import Codec
-from millstream.events.registry import load_schemas, publish_schemas
-
 from millstream.events.logs.port import Log, TopicSpec
+from millstream.events.registry import load_schemas, publish_schemas
 from millstream.events.topics import DEFAULT_PREFIX, EMBEDDED_PARTITIONS, KAFKA_PARTITIONS, Topics, check_name
 from millstream.streams.deciders.reactions import KERNEL, REPORTS
 
