@@ -70,7 +70,11 @@ class Process:
         if task is not self._main_task or task.cancelled():
             return
         error = task.exception()
-        if error is not None and not self.world.stops_expected:
+        if error is None:
+            return
+        self.world.note("%s ends with %s: %s", self.name, type(error).__name__, error)
+        self.world.ends.append(str(error))
+        if not self.world.stops_expected:
             self.world.fail(f"{self.name} ends with {type(error).__name__}: {error}")
 
     def crash(self) -> None:

@@ -121,6 +121,8 @@ class World:
         self.report = Report(seed, scenario.name, trace=[] if traced else None)
         self.quiet = False
         self.stops_expected = False
+        self.ends: list[str] = []
+        """With what processes have ended by themselves."""
         self._checked = True
         self._failure: str | None = None
         self._failed = asyncio.Event()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 
@@ -53,8 +52,7 @@ class Client:
         self._waiting.fail(LogUnavailable("the client was closed before the answer came; ask again under the same id"))
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._task
+            await asyncio.wait([self._task])
 
     def _tail_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None and isinstance(error, Exception):

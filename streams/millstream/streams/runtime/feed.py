@@ -7,7 +7,6 @@ knows (`command_offset` + 1), never from a group's committed offset.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable
 
@@ -74,6 +73,7 @@ class Feed:
         self._log, self._topic = log, topic
         self._inlets: dict[TopicPartition, Inlet] = {}
         self._changed = asyncio.Event()
+        self._reading: asyncio.Task[dict[TopicPartition, list[StoredRecord]]] | None = None
 
     def open(self, partition: int, position: int, wake: Callable[[], None]) -> Inlet:
         """Begin to read `partition` at `position`, in place of an earlier inlet for it."""
@@ -88,7 +88,10 @@ class Feed:
             self.changed()
 
     def changed(self) -> None:
+        """Another set of partitions is to be read, or a full queue has room again."""
         self._changed.set()
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def run(self) -> None:
         reader = self._log.reader({})
@@ -107,23 +110,23 @@ class Feed:
     async def _read_until_changed(self, reader: Reader) -> None:
         """Read until the set of inlets has changed. A read that is cut short is begun anew from our own positions."""
         loop = asyncio.get_running_loop()
-        changed = loop.create_task(self._changed.wait())
-        read: asyncio.Task[dict[TopicPartition, list[StoredRecord]]] | None = None
-        try:
-            while not self._changed.is_set():
-                read = loop.create_task(reader.read(max_records=READ_RECORDS_MAX, timeout_s=IDLE_READ_S))
-                await asyncio.wait({read, changed}, return_when=asyncio.FIRST_COMPLETED)
+        while not self._changed.is_set():
+            self._reading = read = loop.create_task(reader.read(max_records=READ_RECORDS_MAX, timeout_s=IDLE_READ_S))
+            try:
+                # `wait`, not `await read`: a cancelled read must not look like a cancelled feed, nor the other way round.
+                await asyncio.wait([read])
+            finally:
+                self._reading = None
                 if not read.done():
-                    return
-                self._deliver(read.result())
-        except Stop as failure:
-            self._failed(failure)
-        finally:
-            for task in (read, changed):
-                if task is not None and not task.done():
-                    task.cancel()
-                    with contextlib.suppress(asyncio.CancelledError, Stop):
-                        await task
+                    read.cancel()
+                    await asyncio.wait([read])
+            if read.cancelled():
+                return
+            failure = read.exception()
+            if isinstance(failure, Stop):
+                self._failed(failure)
+                return
+            self._deliver(read.result())
 
     def _deliver(self, got: dict[TopicPartition, list[StoredRecord]]) -> None:
         for tp, records in got.items():

@@ -15,7 +15,6 @@ at least every 50 ms, since heartbeats share it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -184,9 +183,7 @@ class Owner:
         if self._inlet is not None:
             self._inlet.close()
         if self._flying is not None:
-            self._flying[0].cancel()
-            with contextlib.suppress(asyncio.CancelledError, AppendUnknown, LogUnavailable):
-                await self._flying[0]
+            await _cut_short(self._flying[0])
         await self.outbox.close()
         self._store.flush()
 
@@ -460,12 +457,18 @@ class Owner:
         flying, self._flying, self._pending = self._flying, None, None
         if flying is not None and not flying[0].done():
             await self._log.retire()
-            flying[0].cancel()
-            await asyncio.wait([flying[0]])
-        if flying is not None and not flying[0].cancelled():
-            flying[0].exception()
+        if flying is not None:
+            await _cut_short(flying[0])
         self._runs.clear()
         self._timers.clear()
+
+
+async def _cut_short(append: asyncio.Task[Appended]) -> None:
+    """End an append that nobody waits for any more. Not by awaiting it: its end must not be taken for our own."""
+    append.cancel()
+    await asyncio.wait([append])
+    if not append.cancelled():
+        append.exception()
 
 
 def _record(value: bytes, cause: Cause, ref: Ref) -> Record:

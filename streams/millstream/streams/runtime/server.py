@@ -171,8 +171,7 @@ class Server:
     def claimed(self, partition: int, offset: int) -> None:
         self.counts.claims += 1
         self._claimed.add(partition)
-        if self._claimed >= set(self._owned):
-            self._all_claimed.set()
+        self._look_if_ready()
 
     def proved(self, partition: int, fence: Fence, records: int) -> None:
         self.counts.records += records
@@ -208,8 +207,12 @@ class Server:
                 await self._let_go(partition)
             for partition in sorted(wanted - set(self._owned) - set(self._stopped)):
                 self._take(partition)
-            if wanted and self._claimed >= set(self._owned):
-                self._all_claimed.set()
+            if wanted:
+                self._look_if_ready()
+
+    def _look_if_ready(self) -> None:
+        if self._claimed >= set(self._owned):
+            self._all_claimed.set()
 
     def _take(self, partition: int) -> None:
         store, why = self._folder.open_store(partition)
@@ -255,6 +258,7 @@ class Server:
         self._say(f"partition {partition} stopped: {error}")
         if not self._owned:
             self._fail(error)
+        self._look_if_ready()
 
     async def _learn(self) -> None:
         await load_schemas(self._log, self._topics, self._codec)
