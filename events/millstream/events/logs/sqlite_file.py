@@ -180,19 +180,6 @@ def _refuse_other_logs(folder: Path) -> None:
             f"folder {str(folder)!r} holds the data of a Kafka broker (meta.properties), not an embedded log."
             f" Name another folder, or the broker's address: kafka://host:port."
         )
-    file = folder / FILE
-    try:
-        with file.open("rb") as f:
-            head = f.read(16)
-    except FileNotFoundError:
-        return
-    except OSError as e:
-        raise _unwritable(folder, e) from e
-    if head and head != b"SQLite format 3\0":
-        raise LogFolderUnusable(
-            f"{str(file)!r} isn't an SQLite file, so not a log of ours; it was left as it is. Move it away, or name"
-            f" another folder."
-        )
 
 
 def _prepare_file(folder: Path) -> None:
@@ -212,6 +199,13 @@ def _prepare_file(folder: Path) -> None:
         finally:
             connection.close()
     except sqlite3.Error as e:
+        # SQLite looks, and not we: a process that closes a descriptor of its own on the file loses the locks that its
+        # connections have there, and then another process that leaves deletes the WAL under them.
+        if getattr(e, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB:
+            raise LogFolderUnusable(
+                f"{str(folder / FILE)!r} isn't an SQLite file, so not a log of ours; it was left as it is. Move it"
+                f" away, or name another folder."
+            ) from e
         raise LogFolderUnusable(
             f"the log in {str(folder)!r} can't be opened: {explain(e)}. Nothing was changed."
         ) from e
