@@ -92,7 +92,7 @@ async def examine(log: Log, topics: Topics) -> Examined | None:
     before = await _ends(log, topics)
     try:
         found = await _examine(log, topics)
-    except Violation:
+    except (Violation, IndexError, KeyError):
         if await _ends(log, topics) != before:
             return None
         raise

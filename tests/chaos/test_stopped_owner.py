@@ -25,7 +25,7 @@ async def freeze_outside_the_lock(place: Place, program: Program) -> None:
         while True:
             program.freeze()
             try:
-                await log.append(topics.dead_letters, 0, [Record(None)])
+                await log.append(topics.fences, 0, [Record(None)])
                 return
             except AppendUnknown:
                 program.thaw()
