@@ -46,9 +46,6 @@ from tests.support.virtual_loop import Deadlock, VirtualLoop
 SETTLE_S = 60.0
 """A fair time in virtual seconds: several back-offs and session time-outs one after the other."""
 
-COMMANDS_KEPT = 3
-"""So few that commands are cut away all the time."""
-
 CODEC = SimCodec()
 
 
@@ -64,7 +61,7 @@ class Rules:
 
 @dataclass
 class Report:
-    """What a run was like. turns: callbacks that ran, in all and until everything was done; virtual_s: how long it lasted in its own time.
+    """What a run was like. turns: callbacks that ran, in all and until everything was done; virtual_s: its own time.
 
     journal, dropped: transitions that count and that don't. seen: how often each event and each refusal was.
     """
@@ -182,7 +179,10 @@ class World:
         """Raises `Failed`."""
         main = self._main()
         before = daybook_decider.SLICE_FLIGHTS, server_module.COMMANDS_KEPT
-        daybook_decider.SLICE_FLIGHTS, server_module.COMMANDS_KEPT = self.scenario.slice_flights, COMMANDS_KEPT
+        daybook_decider.SLICE_FLIGHTS, server_module.COMMANDS_KEPT = (
+            self.scenario.slice_flights,
+            self.scenario.commands_kept,
+        )
         collecting = gc.isenabled()
         # Collections come at moments of their own, and what they close would run then.
         gc.disable()
@@ -253,7 +253,8 @@ class World:
             server.crash(lost=self._last.random() < 0.2)
             server.start()
         deadline = self.loop.time() + SETTLE_S
-        while not all(s.server is not None and s.server.all_claimed for s in self.servers):
+        everything = set(range(self.topics.partitions))
+        while everything - set().union(*(s.server.owns for s in self.servers if s.server is not None)):
             if self.loop.time() > deadline:
                 return self.fail("nobody takes the partitions after all is done")
             await asyncio.sleep(0.1)
@@ -264,10 +265,9 @@ class World:
 
     def pending(self) -> list[str]:
         """What must still happen, in words."""
-        now = self.log_ms()
         found = [f"{s.run_id}: its script waits in {s.doing}" for s in self.scripts if not s.done]
         for partition in self.partitions:
-            found += partition.pending(now)
+            found += partition.pending()
         return found + self.outputs.pending()
 
     def _check_end(self) -> None:
