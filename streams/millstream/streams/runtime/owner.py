@@ -31,7 +31,7 @@ from millstream.events.envelope import (
     claim_header,
     fence_header,
 )
-from millstream.events.errors import AppendUnknown, InstanceInUse, LogUnavailable, LogWentBack
+from millstream.events.errors import AppendUnknown, InstanceInUse, LogUnavailable, LogWentBack, OffsetOutOfRange
 from millstream.events.logs.port import Appended, Log, Record, StoredRecord
 from millstream.events.topics import Topics
 from millstream.projections.fold import Runs, apply, finish
@@ -253,7 +253,10 @@ class Owner:
                 f" command {fence.command_offset}. The topic was recreated, or restored from an older copy. Nothing was"
                 f" decided. Restore both topics from one moment, or begin a new prefix."
             )
-        self._inlet = self._feed.open(self.partition, fence.command_offset + 1, self._wake_up)
+        position = fence.command_offset + 1
+        if position < bounds.first:
+            raise OffsetOutOfRange(self._topics.commands, self.partition, position, bounds.first, bounds.end)
+        self._inlet = self._feed.open(self.partition, position, self._wake_up)
 
     # ------------------------------------------------------------------ 3 decide
 
@@ -263,7 +266,11 @@ class Owner:
             self._wake.clear()
             if self._flying is not None and self._flying[0].done():
                 self._prove()
-            more = not self._stopping and await self._decide_some()
+            try:
+                more = not self._stopping and await self._decide_some()
+            except OffsetOutOfRange as cut:
+                # Whoever owned the partition meanwhile may have decided these commands and cut them away: the journal knows.
+                raise AppendUnknown(str(cut)) from cut
             if self._flying is None and self._pending is not None:
                 self._append()
             elif self._stopping and self._flying is None:
