@@ -198,16 +198,14 @@ class Partition:
         told = Valid(command_id, code, reply)
         need(valid == told, f"{command_id} was answered {told}, the journal has {valid} at offset {offset}")
 
-    def pending(self, now: int) -> list[str]:
+    def pending(self) -> list[str]:
         """What is not done yet, in words."""
         found = []
         if (behind := len(self.commands) - 1 - self.decided) > 0:
             found.append(f"partition {self.number}: {behind} commands undecided from {self.decided + 1} on")
         found += [f"{run_id}: unfinished plan" for run_id in self.books.plans]
         found += [f"{run_id}: waits for an answer" for run_id in self.books.waiting]
-        found += [
-            f"{run_id}: timer {timer_id} of {due} is due" for due, run_id, timer_id in self.books.timers if due <= now
-        ]
+        found += [f"{run_id}: timer {timer_id} of {due}" for due, run_id, timer_id in self.books.timers]
         if self.last_output is not None and (self.sent is None or self.sent < self.last_output):
             found.append(f"partition {self.number}: no watermark for {self.last_output}")
         return found

@@ -135,10 +135,11 @@ class SimServer(Server):
         self._process = process
 
     @property
-    def all_claimed(self) -> bool:
-        """Whether all that the group has assigned to it is claimed and read."""
+    def owns(self) -> set[int]:
+        """The partitions that are assigned to it, claimed and read."""
         group = self._group
-        return group is not None and {tp.partition for tp in group.assignment} == self._claimed == set(self._owned)
+        assigned = {tp.partition for tp in group.assignment} if group is not None else set()
+        return assigned & self._claimed & set(self._owned)
 
     def claimed(self, partition: int, offset: int) -> None:
         super().claimed(partition, offset)
@@ -228,3 +229,4 @@ class ClientProcess(Process):
         world = self.world
         async with world.rules.client_type(log, world.topics, world.codec, chance=self.chance()) as self.client:
             await asyncio.gather(*(script.run(self) for script in world.scripts if script.client is self))
+            await asyncio.Event().wait()

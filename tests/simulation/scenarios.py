@@ -25,6 +25,7 @@ class Scenario:
     """befalls: what happens, by weight (names of methods of `Chaos`), about every `befalls_every_s`.
 
     Counts are (least, most). active_s: how long faults go on. slow: share of appends that take 50 ms and more.
+    commands_kept: decided commands that stay on the log; so few that they are cut away all the time.
     flushes: probability that a write is followed by a flush of the store.
     """
 
@@ -46,6 +47,7 @@ class Scenario:
     befalls_every_s: float = 0.25
     active_s: float = 2.0
     record_bytes_max: int = 1_000_000
+    commands_kept: int = 3
 
 
 CRASHES = {"crash_server": 3.0, "crash_server_often": 2.0, "crash_client": 2.0, "crash_kernel": 2.0, "verify": 1.0}
