@@ -65,6 +65,20 @@ async def meta_of(log: Log, topics: Topics, partition: int) -> StoreMeta:
     return StoreMeta(FOLDS_VERSION, await log.identity(), topics.prefix, partition, topics.partitions)
 
 
+async def gap_accepted(log: Log, topics: Topics, partition: int, hole: Hole, decode: Callable[[bytes], object]) -> bool:
+    """Whether a `GapAccepted` that names this gap lies behind the hole."""
+    end = (await log.bounds(topics.journal, partition)).end
+    async for records in read_range(log, topics.journal, partition, hole.offset, end):
+        for record in records:
+            mark = read_fence_header(record.headers)
+            if mark is None or mark.kind != "gap":
+                continue
+            value = decode(record.value or b"")
+            if isinstance(value, GapAccepted) and Gap.of(value) == hole.gap:
+                return True
+    return False
+
+
 class JournalReader:
     """Folds one partition of the journal into `runs` and its store. One task at a time may use it.
 
@@ -267,18 +281,10 @@ class JournalReader:
         return fence_after(fence, mark, offset)
 
     async def _accepted(self, hole: Hole) -> None:
-        """Look behind the hole for a `GapAccepted` that names it. Raises the hole where there is none."""
-        end = (await self._log.bounds(self._topics.journal, self._partition)).end
-        async for records in read_range(self._log, self._topics.journal, self._partition, hole.offset, end):
-            for record in records:
-                mark = read_fence_header(record.headers)
-                if mark is None or mark.kind != "gap":
-                    continue
-                value = self._decode(record.value or b"")
-                if isinstance(value, GapAccepted) and Gap.of(value) == hole.gap:
-                    self._judge.gaps.add(hole.gap)
-                    return
-        raise hole
+        """Go on where an operator has accepted the gap. Raises the hole where nobody has."""
+        if not await gap_accepted(self._log, self._topics, self._partition, hole, self._decode):
+            raise hole
+        self._judge.gaps.add(hole.gap)
 
     async def _learn_schema(self, record: StoredRecord, problem: UnknownSchema) -> None:
         """Read the schemas to their end, once for this record. Raises `NewerFormat` where that doesn't help."""

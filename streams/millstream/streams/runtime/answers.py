@@ -26,7 +26,8 @@ from millstream.events.envelope import (
 from millstream.events.logs.port import Log, StoredRecord, TopicPartition, read_range
 from millstream.events.run import CommandRefused, CommandRepeated
 from millstream.events.topics import Topics
-from millstream.projections.fence import Judge, fence_after
+from millstream.projections.fence import Hole, Judge, fence_after
+from millstream.projections.reader import gap_accepted
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Fence).decode
@@ -86,8 +87,15 @@ class JournalTail:
     valid: called with (partition, record, cause) for transitions only. cause: the command id in UTF-8, or None.
     """
 
-    def __init__(self, log: Log, topics: Topics, valid: Callable[[int, StoredRecord, bytes | None], None]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        topics: Topics,
+        valid: Callable[[int, StoredRecord, bytes | None], None],
+        codec: Codec | None = None,
+    ) -> None:
         self._log, self._topics, self._valid = log, topics, valid
+        self._codec = codec or Codec()
         self._fences: dict[int, Fence] = {}
         self._judge = Judge()
 
@@ -102,29 +110,42 @@ class JournalTail:
         return positions
 
     async def run(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Follow for ever. Raises `HoleInJournal` at a hole that no operator has accepted."""
         reader = self._log.reader(positions)
         try:
             while True:
                 for tp, records in (await reader.read(max_records=2000, timeout_s=5.0)).items():
-                    self._take(tp.partition, records)
+                    await self._take_past_gaps(tp.partition, records)
                 await asyncio.sleep(0)
         finally:
             await reader.close()
 
+    async def _take_past_gaps(self, partition: int, records: list[StoredRecord]) -> None:
+        while True:
+            try:
+                return self._take(partition, records)
+            except Hole as hole:
+                if not await gap_accepted(self._log, self._topics, partition, hole, self._codec.decode):
+                    raise
+                self._judge.gaps.add(hole.gap)
+                records = [r for r in records if r.offset >= hole.offset]
+
     def _take(self, partition: int, records: list[StoredRecord]) -> None:
         fence = self._fences[partition]
         judge, valid = self._judge, self._valid
-        for record in records:
-            mark = read_fence_header(record.headers)
-            if mark is None:
-                continue
-            verdict = judge(mark, record.offset, fence)
-            if verdict == "claim":
-                fence = fence_after(fence, mark, record.offset)
-            elif verdict == "apply":
-                fence = Fence(record.offset, fence.epoch_offset, fence.claim_id, mark.number, -1, NOTHING_SENT)
-                valid(partition, record, read_cause_header(record.headers))
-        self._fences[partition] = fence
+        try:
+            for record in records:
+                mark = read_fence_header(record.headers)
+                if mark is None:
+                    continue
+                verdict = judge(mark, record.offset, fence)
+                if verdict == "claim":
+                    fence = fence_after(fence, mark, record.offset)
+                elif verdict == "apply":
+                    fence = Fence(record.offset, fence.epoch_offset, fence.claim_id, mark.number, -1, NOTHING_SENT)
+                    valid(partition, record, read_cause_header(record.headers))
+        finally:
+            self._fences[partition] = fence
 
 
 class Waiting:

@@ -28,7 +28,7 @@ class Client:
         self._chance = chance or Chance()
         self._sender = Sender(log, self._chance)
         self._waiting = Waiting(codec)
-        self._tail = JournalTail(log, topics, self._waiting.take)
+        self._tail = JournalTail(log, topics, self._waiting.take, codec)
         self._task: asyncio.Task[None] | None = None
         self._ids = self._chance.token()
         self._counter = 0
