@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,11 +17,10 @@ from pathlib import Path
 
 import uvloop
 
+from millstream.streams.runtime.collector import calm_collector
 from tests.benchmarks import bench_codec, demo, fold, journal, log
 from tests.support.broker import ephemeral_broker
 from tests.support.records import TRANSITION
-
-SWITCH_INTERVAL_S = 0.0005
 
 
 def emit(name: str, value: float, unit: str, **labels: object) -> None:
@@ -36,7 +34,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="figures whose name begins so")
     parser.add_argument("--kafka", help="a broker that runs already, such as kafka://127.0.0.1:9092")
     args = parser.parse_args()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    calm_collector()
 
     def wanted(name: str) -> bool:
         return name.startswith(args.only) or args.only.startswith(name)
