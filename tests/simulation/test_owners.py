@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from millstream.events.daybook import OpenDay
-from millstream.events.envelope import Command, Transition
+from millstream.events.daybook import EnterFlight, OpenDay
+from millstream.events.envelope import FORMAT, Command, OwnershipClaimed, Transition, claim_header
 from millstream.events.logs.memory import MemoryLog
 from millstream.events.logs.port import Record, TopicPartition
 from millstream.events.run import TimerFired
@@ -96,6 +97,78 @@ def test_of_two_processes_with_one_instance_id_one_at_least_says_so_and_ends() -
     assert world.ends
     assert "under our own instance id 'copied'" in world.ends[0]
     assert "instance-id" in world.ends[0]
+
+
+def test_a_late_claim_of_ones_own_dead_process_is_no_twin() -> None:
+    class Ghost(Told):
+        async def tale(self) -> None:
+            for process in self.processes:
+                process.start()
+            await asyncio.sleep(0.1)
+            claim = OwnershipClaimed("server-0", "of before", 7, 1, FORMAT, EPOCH_MS)
+            tp = TopicPartition(self.topics.journal, 0)
+            self.cluster.land(tp, [Record(self.codec.encode(claim), None, (claim_header(7),))])
+            client = self.clients[0].client
+            assert client is not None
+            answer = await client.ask("AA-2013-01-01", OpenDay("AA", "2013-01-01", None))
+            assert answer.accepted
+
+    world = Ghost(2, ONE, Rules(), False)
+    world.run()
+    assert world.ends == []
+    assert world.report.claims == 2
+
+
+def test_a_command_that_the_log_took_before_a_timer_was_due_is_decided_before_it() -> None:
+    class Late(Told):
+        async def tale(self) -> None:
+            server, client = self.servers[0], self.clients[0]
+            server.start()
+            client.start()
+            await asyncio.sleep(0.1)
+            assert client.client is not None
+            run_id, due_at = "AA-2013-01-01", self.log_ms() + 300
+            await client.client.ask(run_id, OpenDay("AA", "2013-01-01", due_at))
+            server.crash()
+            entered = asyncio.ensure_future(client.client.ask(run_id, EnterFlight("1", "JFK", "LAX", False, 3.0)))
+            await asyncio.sleep(2)
+            server.start()
+            answer = await entered
+            assert answer.accepted
+            await self.until(lambda: self.day(run_id).closes_at is None)
+
+    world = Late(2, ONE, Rules(), False)
+    world.run()
+    assert world.report.seen["TimerFired"] == 1
+
+
+def test_an_owner_that_was_stopped_while_others_decided_and_cut_its_commands_goes_on() -> None:
+    class Cut(Told):
+        async def tale(self) -> None:
+            first, second = self.servers
+            first.start()
+            await asyncio.sleep(0.1)
+            first.freeze()
+            for process in (second, *self.clients):
+                process.start()
+            await asyncio.sleep(0.1)
+            client, commands = self.clients[0].client, self.cluster.streams[TopicPartition(self.topics.commands, 0)]
+            assert client is not None
+            days = iter(range(1, 100))
+            while commands.first == 0:
+                day = f"2013-01-{next(days):02}"
+                await client.ask(f"AA-{day}", OpenDay("AA", day, None))
+                await asyncio.sleep(0.5)
+            second.crash()
+            # It goes on, and its group doesn't hear of it yet: it still believes that the partition is its own.
+            assert first.part is not None
+            self.loop.thaw(first.part)
+            answer = await client.ask("AA-2013-02-01", OpenDay("AA", "2013-02-01", None))
+            assert answer.accepted
+            assert first.server is not None
+            assert not first.server.stopped
+
+    Cut(2, replace(ONE, servers=(2, 2)), Rules(), False).run()
 
 
 class Timers(Told):
