@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 from aiokafka.protocol.admin import (
@@ -104,13 +105,18 @@ async def _create(cluster: Cluster, spec: TopicSpec) -> None:
 
 
 async def _wait_until_made(cluster: Cluster, spec: TopicSpec) -> Topic:
-    """Until the topic is in the metadata, each partition with a leader."""
+    """Until the topic is in the metadata, and each partition's leader knows that it leads.
+
+    The metadata names a leader before that broker has opened the partition; an append in between is refused, and unknown.
+    """
     deadline = time.monotonic() + _MADE_WITHIN_S
     while True:
         await cluster.refresh([spec.name])
         topic = cluster.topics.get(spec.name)
         if topic is not None and topic.leaders and all(node in cluster.nodes for node in topic.leaders.values()):
-            return topic
+            with suppress(NotYet, TopicMissing):
+                await asyncio.gather(*[bounds_of(cluster, TopicPartition(spec.name, p)) for p in topic.leaders])
+                return topic
         if time.monotonic() > deadline:
             raise LogUnavailable(
                 f"the topic {spec.name!r} was made and its partitions have no leader after {_MADE_WITHIN_S:g} s."
