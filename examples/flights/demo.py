@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import secrets
 import shlex
 import shutil
@@ -59,7 +60,7 @@ class Failed(Exception):
 
 
 class Plan(NamedTuple):
-    """What is to be done. log: address. prefix: of this run's topics. days: of the month, from the first."""
+    """What is to be done. log: address. prefix: of this run's topics. json: a last line with the figures."""
 
     log: str
     prefix: str
@@ -67,6 +68,7 @@ class Plan(NamedTuple):
     flights: list[Flight]
     expected: dict[plain.CarrierDay, plain.Report]
     kill: bool
+    json: bool
 
     def options(self, *, stores: bool = False) -> list[str]:
         options = ["--log", self.log, "--prefix", self.prefix]
@@ -294,6 +296,13 @@ def _print_summary(plan: Plan, outcome: Outcome) -> None:
     if outcome.recovery_s is not None:
         console.print(f"      the owner was killed in the middle; the journal went on after {outcome.recovery_s:.1f} s")
     console.print(f"      {reports}/{len(plan.expected)} reports equal to plain Python's, to the bit{repeated}")
+    if plan.json:
+        figures = {
+            "flights": count,
+            "flights_per_s": round(count / outcome.took_s, 1),
+            "recovery_s": outcome.recovery_s,
+        }
+        print(json.dumps(figures))
 
 
 # ---------------------------------------------------------------------- arguments, folders, signals
@@ -308,6 +317,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="keep a temporary folder, and the topics on Kafka")
     parser.add_argument("--days", type=int, default=31, choices=range(1, 32), metavar="1..31", help="only so many days")
     parser.add_argument("--no-kill", action="store_true", help="let the owner live")
+    parser.add_argument("--json", action="store_true", help="a last line with the figures, for programs")
     return parser.parse_args()
 
 
@@ -319,7 +329,7 @@ def _plan(given: argparse.Namespace, folder: Path) -> Plan:
     fresh = given.log is None and not Path(log).exists()
     # A prefix of its own where others have been: what lies there would count as ours.
     prefix = "millstream" if fresh else f"demo-{secrets.token_hex(4)}"
-    return Plan(log, prefix, folder, flights, expected, not given.no_kill)
+    return Plan(log, prefix, folder, flights, expected, not given.no_kill, given.json)
 
 
 async def _run(given: argparse.Namespace, folder: Path) -> None:
