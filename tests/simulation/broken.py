@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from millstream.events import daybook as d
@@ -158,12 +158,9 @@ class _TrustsAnError(Outbox):
             await super()._send(target, items)
 
 
-def _with_outbox(outbox: type[Outbox]) -> Callable[[Owner, dict[str, Any]], Outbox]:
-    def make(owner: Owner, given: dict[str, Any]) -> Outbox:
-        names = ("log", "topics", "partition", "codec", "chance")
-        return outbox(wake=owner._wake_up, now=owner._time.now, **{n: given[n] for n in names})
-
-    return make
+def _outbox(kind: type[Outbox], owner: Owner, given: dict[str, Any]) -> Outbox:
+    names = ("log", "topics", "partition", "codec", "chance")
+    return kind(wake=owner._wake_up, now=owner._time.now, **{n: given[n] for n in names})
 
 
 class ResendsNothing(Owner):
@@ -171,7 +168,7 @@ class ResendsNothing(Owner):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self.outbox = _with_outbox(_SendsWhatItProved)(self, given)
+        self.outbox = _outbox(_SendsWhatItProved, self, given)
 
 
 class CountsErrorsAsSent(Owner):
@@ -179,7 +176,7 @@ class CountsErrorsAsSent(Owner):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self.outbox = _with_outbox(_TrustsAnError)(self, given)
+        self.outbox = _outbox(_TrustsAnError, self, given)
 
 
 class SendsBeforeProof(Owner):
