@@ -43,7 +43,11 @@ _FATAL = {23, 24, 26, 30}
 
 
 class _Rejoin(Exception):
-    """Inside: the group wants its members to join again."""
+    """Inside: the group wants its members to join again. lost: as new ones, it doesn't know us any more."""
+
+    def __init__(self, why: str = "", *, lost: bool = False) -> None:
+        super().__init__(why)
+        self.lost = lost
 
 
 def share(
@@ -203,7 +207,11 @@ class KafkaGroup:
                     pauses = back_off()
                 await asyncio.sleep(self._session_timeout_s / HEARTBEATS)
                 await self._heartbeat()
-            except _Rejoin:
+            except _Rejoin as err:
+                # Here, in the task that joins, and nowhere else: a commit can be told so while a join is under way that
+                # has given us a new id, and a heartbeat without it would be taken for another process's.
+                if err.lost:
+                    self._member_id, self._kafka_generation = "", -1
                 joined = False
             except Away as err:
                 # The session lives on at the broker: a short absence costs nothing, so we don't join again for it.
@@ -289,8 +297,7 @@ class KafkaGroup:
             )
         if error_code in (_UNKNOWN_MEMBER, _OLD_GENERATION):
             # The session ran out while nobody heard us: others may have our partitions already.
-            self._member_id, self._kafka_generation = "", -1
-            raise _Rejoin(describe(error_code))
+            raise _Rejoin(describe(error_code), lost=True)
         if error_code == _REBALANCING:
             raise _Rejoin(describe(error_code))
         if error_code in _FIND_ANEW:
