@@ -63,8 +63,8 @@ class Examined:
         return sum(len(p.valid) for p in self.partitions)
 
     def pending(self) -> list[str]:
-        """What is still to come, in words. Timers aren't used here."""
-        return [line for p in self.partitions for line in p.pending(0)] + self.outputs.pending()
+        """What is still to come, in words."""
+        return [line for p in self.partitions for line in p.pending()] + self.outputs.pending()
 
     def compare(self, told: Told, *, untold: Sequence[str] = ()) -> None:
         """The acknowledged set is the valid set. untold: beginnings of command ids whose askers died without an answer."""
