@@ -73,6 +73,14 @@ def test_flights_are_entered_in_order_and_the_answer_is_the_position() -> None:
     assert story.decision.reply == b"1"
 
 
+def test_a_delay_that_is_no_number_is_refused_by_field_and_value() -> None:
+    story = Story(DAY).given(OPENED)
+    story.when(EnterFlight("9E 1", "JFK", "RDU", False, float("nan"))).then_refused(
+        "not-finite", "arr_delay_min", "nan"
+    )
+    story.when(ShiftDay(float("inf"))).then_refused("not-finite", "minutes", "inf")
+
+
 def test_a_flight_for_a_book_that_is_not_there_is_refused_with_the_next_step() -> None:
     Story(DAY).when(EnterFlight("9E 1", "JFK", "RDU", False, 1.0)).then_refused("not-found", DAY, "Open it first")
 

@@ -9,6 +9,7 @@ Whatever answers is accepted only while exactly the request that it names is ope
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, cast
 
 from millstream.events.daybook import (
@@ -73,6 +74,8 @@ def _enter(run: Run | None, body: EnterFlight, cause: Cause) -> Decision:
     book = _book(run)
     if book.status != "open":
         return _not_open(book, cause, "takes no more flights")
+    if body.arr_delay_min is not None and not isfinite(body.arr_delay_min):
+        return _not_finite(cause, "arr_delay_min", body.arr_delay_min)
     position = len(book.flights)
     entered = FlightEntered(position, body.flight, body.origin, body.dest, body.cancelled, body.arr_delay_min)
     return Decision((entered,), str(position).encode())
@@ -84,6 +87,8 @@ def _shift(run: Run | None, body: ShiftDay, cause: Cause) -> Decision:
     book = _book(run)
     if book.status != "open":
         return _not_open(book, cause, "can't be shifted")
+    if not isfinite(body.minutes):
+        return _not_finite(cause, "minutes", body.minutes)
     count = len(book.flights)
     if count == 0:
         return refuse(cause, "empty", f"day book {cause.run_id!r} has no flights to shift. Enter some first.")
@@ -102,6 +107,14 @@ def _next_slice(run: Run | None, _body: SliceDue, _cause: Cause) -> Decision:
 
 def _not_open(book: DayBook, cause: Cause, what: str) -> Decision:
     return refuse(cause, "not-open", f"day book {cause.run_id!r} is {book.status} and {what}.")
+
+
+def _not_finite(cause: Cause, field: str, value: float) -> Decision:
+    return refuse(
+        cause,
+        "not-finite",
+        f"{field} is {value!r}; it has to be a number of minutes, or null where a flight did not arrive.",
+    )
 
 
 def _close_events(run: Run, by: str) -> list[Event]:
