@@ -249,6 +249,11 @@ class World:
         """The log's clock."""
         return EPOCH_MS + int(self.loop.time() * 1000) + self.log_jumped_ms
 
+    def jump_log_clock(self, ms: int) -> None:
+        """The log's clock jumps, back too: as where another broker leads from now on."""
+        self.log_jumped_ms += ms
+        self.cluster._last_ms = 0
+
     # ------------------------------------------------------------------ processes
 
     def handle(
@@ -317,8 +322,8 @@ class World:
             yield client
 
     def compute(self, group_type: type[KernelGroup] = KernelGroup, *, name: str = "kernel", **options: Any) -> Process:
-        """Start a member of the kernel group."""
-        process = Process(self, name, self.handle())
+        """Start a member of the kernel group. ends: of its handle; what is left goes to the group."""
+        process = Process(self, name, self.handle(ends=options.pop("ends", None)))
         group = group_type(
             process.log,
             self.topics,
