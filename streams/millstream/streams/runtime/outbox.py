@@ -65,6 +65,9 @@ class Outbox:
         self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
         self._gate = asyncio.Event()
         self._gate.set()
+        self.heard: Callable[[], bool] = lambda: True
+        """Whether the group has been heard lately. Asked before each send, since a process that was stopped and goes
+        on may come here before anybody has closed the gate."""
         self._retry_limit: int | None = None
         self.watermark: Sent = NOTHING_SENT
         self.sent_count = 0
@@ -84,6 +87,11 @@ class Outbox:
             self._gate.set()
         else:
             self._gate.clear()
+
+    async def _until_heard(self) -> None:
+        while not (self._gate.is_set() and self.heard()):
+            self._gate.clear()
+            await self._gate.wait()
 
     def merge(self, pending: Iterable[Pending], sent: Sent) -> None:
         """Take over after a claim: forget what others have sent (`sent`), add what isn't known here yet, in order."""
@@ -148,7 +156,7 @@ class Outbox:
         try:
             delay_s = BACKOFF_FIRST_S
             while queue:
-                await self._gate.wait()
+                await self._until_heard()
                 items = self._take(queue)
                 try:
                     await self._send(target, items)

@@ -118,7 +118,7 @@ class Server:
         except BaseException:
             self._folder.unlock()
             raise
-        for work in (self._feed.run(), self._share(self._group), self._keep_house(self._group)):
+        for work in (self._feed.run(), self._share(self._group), self._keep_house()):
             task = asyncio.get_running_loop().create_task(work)
             task.add_done_callback(self._task_ended)
             self._tasks.append(task)
@@ -232,6 +232,7 @@ class Server:
             learn=self._learn,
             watcher=self,
         )
+        owner.outbox.heard = self._is_heard
         task = asyncio.get_running_loop().create_task(owner.run(), name=f"owner-{partition}")
         task.add_done_callback(lambda t, p=partition: self._owner_ended(p, t))  # type: ignore[misc]
         self._owned[partition] = _Owned(owner, store, task)
@@ -260,19 +261,22 @@ class Server:
             self._fail(error)
         self._look_if_ready()
 
+    def _is_heard(self) -> bool:
+        """Whether the group has been heard within a session time-out; where not, others may own our partitions."""
+        return self._group is None or self._group.silent_for_s() < self._group.session_timeout_s
+
     async def _learn(self) -> None:
         await load_schemas(self._log, self._topics, self._codec)
 
     # ------------------------------------------------------------------ housekeeping
 
-    async def _keep_house(self, group: Group) -> None:
+    async def _keep_house(self) -> None:
         """Publish fences, cut old commands, answer requests for checkpoints, and hold outputs back in a silent group."""
         since_fences = 0.0
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            heard = group.silent_for_s() < group.session_timeout_s
             for owned in self._owned.values():
-                owned.owner.outbox.gate(heard)
+                owned.owner.outbox.gate(self._is_heard())
             self._folder.answer_checkpoints({p: o.store for p, o in self._owned.items()})
             since_fences += HOUSEKEEPING_S
             if since_fences >= FENCE_EVERY_S:
