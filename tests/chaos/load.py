@@ -32,7 +32,7 @@ class Load:
     """
 
     def __init__(
-        self, place: Place, *, seed: int, name: str = "L", workers: int = 6, think_s: float = 0.04, closes: bool = False
+        self, place: Place, *, seed: int, name: str = "L", workers: int = 6, think_s: float = 0.12, closes: bool = False
     ) -> None:
         self._place, self._name, self._workers, self._think_s = place, name, workers, think_s
         self._closes = closes

@@ -118,7 +118,7 @@ class Program:
 
     async def _until(self, holds: Callable[[], bool], what: str, deadline_s: float) -> None:
         try:
-            await until(holds, what, deadline_s, pause_s=0.02)
+            await until(holds, what, deadline_s, pause_s=0.05)
         except AssertionError as failed:
             raise AssertionError(f"{failed}\n{self.name} has said:\n{self.said()}") from None
 
