@@ -61,6 +61,7 @@ class Outbox:
         self._chance, self._wake, self._now = chance, wake, now
         self._stream_partitions = stream_partitions
         self._open: dict[Sent, bool] = {}
+        self._copies: dict[Sent, int] = {}
         self._queues: dict[TopicPartition, deque[_Item]] = {}
         self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
         self._gate = asyncio.Event()
@@ -77,9 +78,11 @@ class Outbox:
         return not self._open
 
     def lowest_copy(self) -> int | None:
-        """The lowest offset of `commands` that an unsent output still has to read, so that nobody cuts it away."""
-        offsets = [i.record.offset for q in self._queues.values() for i in q if isinstance(i.record, CopyCommand)]
-        return min(offsets, default=None)
+        """The lowest offset of `commands` that an output above the watermark copies, so that nobody cuts it away.
+
+        Also of one that was sent: the next owner sends it again as long as the watermark is below it.
+        """
+        return min(self._copies.values(), default=None)
 
     def gate(self, is_open: bool) -> None:
         """Closed while the group hasn't been heard: a process that may have been replaced sends nothing new."""
@@ -108,6 +111,8 @@ class Outbox:
         """Queue one proved output. Called in journal order."""
         target, record = self._address(output)
         self._open[output.key] = False
+        if isinstance(record, CopyCommand):
+            self._copies[output.key] = record.offset
         queue = self._queues.get(target)
         if queue is None:
             queue = self._queues[target] = deque()
@@ -237,4 +242,5 @@ class Outbox:
             if not self._open[key]:
                 return
             del self._open[key]
+            self._copies.pop(key, None)
             self.watermark = max(self.watermark, key)

@@ -301,6 +301,9 @@ class Server:
     async def _cut_commands(self) -> None:
         """Forget commands far below what a flushed store has decided; none that an unsent output still copies."""
         for partition, owned in list(self._owned.items()):
+            if partition not in self._claimed:
+                # Its outputs aren't known yet, and one of them may have to copy a command.
+                continue
             below = owned.owner.fence.command_offset - COMMANDS_KEPT
             copy = owned.owner.outbox.lowest_copy()
             below = below if copy is None else min(below, copy)
