@@ -8,6 +8,7 @@ checkpoints/    copies made for `verify` while the server goes on
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -75,9 +76,17 @@ class ServerFolder:
         """The partition's store; and why it begins empty, where its files were damaged and had to be dropped."""
         path = self.store_path(partition)
         path.parent.mkdir(parents=True, exist_ok=True)
+        store = None
         try:
-            return RocksStore(str(path)), None
+            store = RocksStore(str(path))
+            # RocksDB opens damaged tables, too; what everybody needs first is read here, so that it heals and doesn't stop.
+            store.meta()
+            store.fence()
+            return store, None
         except StoreDamaged as damaged:
+            if store is not None:
+                with contextlib.suppress(StoreDamaged):
+                    store.close()
             shutil.rmtree(path)
             return RocksStore(str(path)), str(damaged)
 
