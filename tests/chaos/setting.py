@@ -11,6 +11,7 @@ from tests.chaos.load import Told
 from tests.chaos.place import Place
 
 FLIGHTS = 60
+CARRIERS = ("AA", "B6", "UA", "WN")
 
 
 async def serve_once(place: Place, *, folder: str = "server", day: int = 1, flights: int = FLIGHTS) -> Told:
@@ -21,7 +22,7 @@ async def serve_once(place: Place, *, folder: str = "server", day: int = 1, flig
         async with Server(log, topics, place.folder(folder)) as server:
             await server.ready()
             async with Client(log, topics, Codec()) as client:
-                for carrier in ("AA", "B6", "UA", "WN"):
+                for carrier in CARRIERS:
                     book = f"{carrier}-2013-01-{day:02}"
                     bodies = [OpenDay(carrier, f"2013-01-{day:02}", None)]
                     bodies += [EnterFlight(f"F{n}", "JFK", "BOS", False, float(n)) for n in range(flights)]
