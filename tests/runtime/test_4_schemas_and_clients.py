@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from millstream.events.daybook import DayOpened, FlightEntered
+from millstream.events.codec import Codec
+from millstream.events.daybook import CloseFailed, DayOpened, FlightEntered
 from millstream.events.envelope import (
     NO_FENCE,
     NOTHING_SENT,
@@ -69,11 +70,15 @@ def test_a_zombies_record_is_dropped_by_its_header_though_its_schema_is_unknown(
     assert isinstance(play(a_zombie_of_a_newer_release, LooksInsideFirst), NewerFormat)
 
 
+def schema_of_transitions(codec: Codec) -> str:
+    schemas = [codec.schema_json(fingerprint) for fingerprint in sorted(codec.fingerprints)]
+    (found,) = (schema for schema in schemas if json.loads(schema)["name"] == "millstream.Transition")
+    return found
+
+
 def newer_schema() -> str:
     """A transition as a later release may write it: with one field more, which this one leaves out."""
-    codec = SimCodec()
-    schemas = [json.loads(codec.schema_json(fingerprint)) for fingerprint in sorted(codec.fingerprints)]
-    (of_transition,) = (schema for schema in schemas if schema["name"] == "millstream.Transition")
+    of_transition = json.loads(schema_of_transitions(SimCodec()))
     of_transition["fields"].append({"name": "note", "type": "string", "default": ""})
     return json.dumps(of_transition)
 
@@ -150,6 +155,38 @@ def test_a_journal_record_is_never_dead_lettered() -> None:
     flights, said = play(a_record_that_cant_be_read, SkipsWhatItCantRead)
     assert flights == 1
     assert not said
+
+
+async def an_event_of_a_later_release(world: World, reader_type: type[JournalReader]) -> tuple[int, str]:
+    """How many flights a reader has behind an event of which it knows the schema and nothing else, and what stops it."""
+    world.ghost_claim(claim_id=1)
+    codec = SimCodec()
+    renamed = schema_of_transitions(codec).replace("millstream.CloseFailed", "millstream.DayStamped")
+    fingerprint = codec.learn(renamed)
+    stamped = world.transition((0, 1), 2, DAY, CloseFailed("as of noon"))
+    assert stamped.value is not None
+    value = stamped.value[:2] + fingerprint.to_bytes(8, "little") + stamped.value[10:]
+    world.land(
+        world.topics.journal,
+        0,
+        world.transition((0, 1), 1, DAY, OPENED),
+        Record(value, stamped.key, stamped.headers),
+        world.transition((0, 1), 3, DAY, entered(0, 2.0)),
+    )
+    store = MemoryStore()
+    try:
+        await world.fold(store, reader_type=reader_type, codec=codec, batch_records=1)
+    except NewerFormat as stop:
+        return len(book_of(Runs(store)).flights), str(stop)
+    return len(book_of(Runs(store)).flights), ""
+
+
+def test_an_event_that_a_reader_does_not_know_stops_it() -> None:
+    flights, said = play(an_event_of_a_later_release, JournalReader)
+    assert flights == 0
+    assert "millstream.DayStamped version 1 isn't known to this release. Upgrade" in said
+    # What the event has changed is missing from all that is folded after it.
+    assert play(an_event_of_a_later_release, SkipsWhatItCantRead) == (1, "")
 
 
 # ------------------------------------------------------------------ clients

@@ -13,6 +13,7 @@ from millstream.events.kernel import DeadLetter
 from millstream.events.logs.memory_faults import End
 from millstream.events.logs.port import Group, Record, TopicPartition
 from millstream.events.run import CommandRefused, CommandRepeated
+from millstream.streams.gpu.figures import compute
 from millstream.streams.gpu.group import KernelGroup
 from millstream.streams.runtime.outbox import Outbox
 from millstream.streams.runtime.owner import Owner
@@ -153,14 +154,12 @@ async def one_bad_call_of_ten(world: World, group_type: type[KernelGroup]) -> tu
     headers = (("h", b"\xff"), ("h", None))
     world.land(world.topics.kernel("day_figures"), 0, Record(b"no call", b"\xff\x00", headers))
 
-    def compute(calls: Sequence[Any]) -> list[Command]:
+    def strange(calls: Sequence[Any]) -> list[Command]:
         if any(call.run_id == runs[4][0] for call in calls):
             raise RuntimeError("flight 5 is strange")
-        from millstream.streams.gpu.figures import compute
-
         return compute(calls)
 
-    world.compute(group_type, compute=compute)
+    world.compute(group_type, compute=strange)
     await world.quiet(20.0)
     if world.dead_letters():
         (letter,) = world.dead_letters()

@@ -21,6 +21,7 @@ from millstream.events.codec import Codec
 from millstream.events.daybook import CloseDay, EnterFlight, FlightEntered, OpenDay
 from millstream.events.envelope import (
     FORMAT,
+    NO_FENCE,
     Command,
     CommandBody,
     Event,
@@ -397,7 +398,7 @@ class World:
 
     def valid(self, partition: int = 0, *, gaps: Iterable[Gap] = ()) -> list[Valid]:
         """The transitions that count, by the production rule."""
-        judge, fence, found = Judge(gaps), Fence(-1, -1, 0, 0, -1, _nothing_sent()), []
+        judge, fence, found = Judge(gaps), NO_FENCE, []
         for record in self.journal(partition):
             mark = read_fence_header(record.headers)
             assert mark is not None
@@ -477,12 +478,6 @@ class World:
     async def quiet(self, s: float = 3.0) -> None:
         """Let all that can happen within so many seconds happen."""
         await asyncio.sleep(s)
-
-
-def _nothing_sent() -> Any:
-    from millstream.events.envelope import NOTHING_SENT
-
-    return NOTHING_SENT
 
 
 async def _nothing_to_learn() -> None: ...
