@@ -40,7 +40,7 @@ def test_a_store_that_was_deleted_is_folded_again(place: Place) -> None:
     run(check(), deadline_s=60)
 
 
-@pytest.mark.parametrize("damage", ["where the fence is", "a table cut short", "a table gone", "no manifest"])
+@pytest.mark.parametrize("damage", ["where the fence is", "a table gone"])
 def test_a_store_that_is_damaged_where_it_begins_is_folded_again(embedded: Place, damage: str) -> None:
     async def check() -> None:
         told = await serve_once(embedded)
@@ -98,10 +98,6 @@ def _damage(place: Place, how: str) -> None:
     content = bytearray(table.read_bytes())
     if how == "a table gone":
         table.unlink()
-    elif how == "no manifest":
-        next(table.parent.glob("MANIFEST-*")).unlink()
-    elif how == "a table cut short":
-        table.write_bytes(content[:-100])
     elif how == "where the fence is":
         content[20] ^= 0xFF
         table.write_bytes(content)

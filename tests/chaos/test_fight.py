@@ -67,7 +67,8 @@ async def _befall(fighters: list[Program], rng: random.Random, seconds: float) -
 
 
 def test_three_owners_that_fight_for_one_partition_lose_and_double_nothing(place: Place) -> None:
-    run(fight(place, seed=5, seconds=10), deadline_s=120)
+    # The embedded log claims so much faster that it has had its hundreds of epochs earlier.
+    run(fight(place, seed=5, seconds=10 if place.kind == "kafka" else 6), deadline_s=120)
 
 
 @pytest.mark.chaos

@@ -49,7 +49,7 @@ async def kill_workers(place: Place, *, seed: int, kills: int | None = None, sec
 
 
 def test_every_day_is_closed_once_however_often_workers_are_killed(place: Place) -> None:
-    run(kill_workers(place, seed=4, kills=3), deadline_s=120)
+    run(kill_workers(place, seed=4, kills=2), deadline_s=120)
 
 
 @pytest.mark.chaos

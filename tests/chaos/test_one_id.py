@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import msgspec
 
+from millstream.events.codec import Codec
+from millstream.events.daybook import OpenDay
 from millstream.streams.runtime.answers import Answer
+from millstream.streams.runtime.client import Client
 from tests.chaos.examine import settled
 from tests.chaos.place import Place
 from tests.support.aio import run
@@ -28,23 +32,21 @@ def test_fifty_equal_asks_of_five_processes_are_one_transition_and_fifty_equal_a
             await server.says("owns partitions")
             server.kill()  # so that all of them have asked before the first is decided
 
-            def asker(name: str, command_id: str, times: int, close_at: str) -> Program:
-                return programs.python(
-                    name, ASKER, place.address, place.prefix, BOOK, command_id, str(times), close_at
-                ).start()
-
-            same = [asker(f"same-{n}", "open-it", TIMES, "none") for n in range(PROCESSES)]
+            words = [place.address, place.prefix, BOOK, "open-it", str(TIMES)]
+            same = [programs.python(f"same-{n}", ASKER, *words).start() for n in range(PROCESSES)]
             for program in same:
                 await program.says("asked")
-            other = asker("other", "open-otherwise", 1, "4000000000000")
-            await other.says("asked")
-            server.start()
-            for program in (*same, other):
+            async with place.log() as log, Client(log, await place.topics(log), Codec()) as client:
+                other = asyncio.ensure_future(
+                    client.ask(BOOK, OpenDay("9E", "2013-01-16", 4_000_000_000_000), command_id="open-otherwise")
+                )
+                server.start()
+                refused = await other
+            for program in same:
                 await program.ends(0)
             told = [answer for program in same for answer in answers(program)]
             assert len(told) == PROCESSES * TIMES
             assert {(a.code, a.reply) for a in told} == {(None, None)}
-            (refused,) = answers(other)
             assert refused.code == "exists"
             assert BOOK in refused.reason
             found = await settled(place, {"open-it": told, "open-otherwise": [refused]})
