@@ -39,10 +39,10 @@ async def kill_the_broker(broker: Broker, place: Place, *, seed: int, kills: int
         async with Load(place, seed=seed, closes=True) as load:
             done = 0
             while done < kills if kills is not None else loop.time() < end:
-                await load.answered(100)
+                await load.answered(50)
                 broker.kill()
                 await asyncio.to_thread(broker.start)
-                await load.answered(50, deadline_s=STALL_S)
+                await load.answered(30, deadline_s=STALL_S)
                 done += 1
             told = await load.finish()
         found = await settled(place, told, kernels=True)
@@ -70,7 +70,7 @@ def test_a_broker_killed_for_long_loses_and_doubles_nothing(mortal_broker: Broke
 
 
 LINE_BYTES = 20_000
-OFFERED = 4_000
+OFFERED = 2_500
 HELD_BYTES_MAX = 64 << 20
 RSS_MAX = 400 << 20
 

@@ -48,8 +48,9 @@ async def kill_workers(place: Place, *, seed: int, kills: int | None = None, sec
         await place.verify("server")
 
 
-def test_every_day_is_closed_once_however_often_workers_are_killed(place: Place) -> None:
-    run(kill_workers(place, seed=4, kills=2), deadline_s=120)
+@pytest.mark.broker
+def test_every_day_is_closed_once_however_often_workers_are_killed(kafka: Place) -> None:
+    run(kill_workers(kafka, seed=4, kills=2), deadline_s=120)
 
 
 @pytest.mark.chaos

@@ -47,7 +47,7 @@ async def write_and_close_books(place: Place, *, seed: int) -> Examined:
         server, kernels = place.server(programs).start(), place.kernels(programs).start()
         await server.says("owns partitions")
         async with Load(place, seed=seed, closes=True) as load:
-            await load.answered(150)
+            await load.answered(80)
             told = await load.finish()
         before = await settled(place, told, kernels=True)
         await kernels.stop()

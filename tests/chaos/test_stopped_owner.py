@@ -67,7 +67,7 @@ async def stop_owners(place: Place, *, seed: int, rounds: int) -> None:
                 turn += 1
                 await freeze_outside_the_lock(place, stopped)
                 # All workers write to runs of both partitions: so much is answered only if the other has them all.
-                await load.answered(150)
+                await load.answered(100)
                 stopped.thaw()
                 await load.answered(50)
             told = await load.finish()
