@@ -241,6 +241,24 @@ def test_an_owner_that_reads_claims_of_another_process_with_its_own_instance_id_
     assert claims > 100
 
 
+async def claims_of_a_twin(world: World, process: str) -> BaseException | None:
+    """What stops an owner between whose appends another process claims, again and again, under its instance id."""
+    owning = world.own(Owner, instance="the same")
+    world.put(DAY, OPEN, "open")
+    assert await world.decided("open")
+    for number in range(6):
+        world.ghost_claim(owner="the same", process=process, claim_id=700 + number)
+        world.put(DAY, flight(), f"enter-{number}")
+        await world.quiet()
+    return owning.failure
+
+
+def test_of_two_twins_only_the_one_that_began_earlier_gives_way_so_that_one_is_left() -> None:
+    # Names of processes sort by when they began; these sort after and before any other.
+    assert isinstance(play(claims_of_a_twin, "~ began later"), InstanceInUse)
+    assert play(claims_of_a_twin, "! began earlier") is None
+
+
 class SuspectsAll(Owner):
     """Takes one claim under its instance id for a twin."""
 

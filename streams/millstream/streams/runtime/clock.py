@@ -80,6 +80,9 @@ class Chance:
         return delay_s * (0.5 + self._random.random() / 2)
 
 
-def process_name(chance: Chance) -> str:
-    """Unique to this process: host, process id, and a token, since process ids come again."""
-    return f"{socket.gethostname()}-{os.getpid()}-{chance.token()}"
+def process_name(chance: Chance, began_ms: int) -> str:
+    """Unique to this process: when it began, host, process id, and a token, since process ids come again.
+
+    Names of one host are in the order in which their processes began.
+    """
+    return f"{began_ms:013d}-{socket.gethostname()}-{os.getpid()}-{chance.token()}"

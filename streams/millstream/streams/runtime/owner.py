@@ -227,14 +227,17 @@ class Owner:
         self._watcher.claimed(self.partition, claim_offset)
 
     def _refuse_a_twin(self, claim_offset: int) -> None:
-        """Another process that goes on claiming under our instance id will do so for ever: stop, and say why."""
+        """Another process that goes on claiming under our instance id will do so for ever: one of the two has to stop.
+
+        The one that began earlier does, as groups have it too. If each stopped on seeing the other, nobody would be left.
+        """
         seen, self._claims = self._claims, []
         mine, self._claimed_at = self._claimed_at, claim_offset
         if mine is None:
             return
         for offset, claim in seen:
             other = claim.process != self._identity.process and claim.owner == self._identity.instance
-            if not other or offset < mine:
+            if not other or offset < mine or claim.process < self._identity.process:
                 continue
             twin = self._twins.setdefault(claim.process, set())
             twin.add(claim.claim_id)

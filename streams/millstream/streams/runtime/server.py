@@ -107,7 +107,9 @@ class Server:
         self._folder.lock()
         try:
             await ensure_prefix(self._log, self._topics, self._codec, extra_specs(self._topics))
-            self._identity = Identity(self._folder.instance_id(self._chance), process_name(self._chance))
+            self._identity = Identity(
+                self._folder.instance_id(self._chance), process_name(self._chance, self._clock.wall_ms())
+            )
             self._failure = asyncio.get_running_loop().create_future()
             self._group = await self._log.join(
                 self._topics.owners_group,
