@@ -17,7 +17,6 @@ from pathlib import Path
 
 import uvloop
 
-from millstream.streams.runtime.collector import calm_collector
 from tests.benchmarks import bench_codec, demo, fold, journal, log
 from tests.support.broker import ephemeral_broker
 from tests.support.records import TRANSITION
@@ -34,7 +33,6 @@ def main() -> None:
     parser.add_argument("--only", default="", help="figures whose name begins so")
     parser.add_argument("--kafka", help="a broker that runs already, such as kafka://127.0.0.1:9092")
     args = parser.parse_args()
-    calm_collector()
 
     def wanted(name: str) -> bool:
         return name.startswith(args.only) or args.only.startswith(name)

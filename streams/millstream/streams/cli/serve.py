@@ -17,7 +17,6 @@ from millstream.streams.cli.console import DONE, err, escape, out, plain
 from millstream.streams.cli.session import Session, opened
 from millstream.streams.cli.settings import Setting
 from millstream.streams.runtime.clock import Chance
-from millstream.streams.runtime.collector import calm_collector
 from millstream.streams.runtime.server import Server
 
 PARENT_POLL_S = 0.5
@@ -55,7 +54,6 @@ async def serve(
         )
         server = Server(session.log, topics, folder, codec=session.codec, say=say)
         async with server:
-            calm_collector()
             works = [server.serve(), _tell_claims(server)]
             if kernels:
                 works.append(_kernels(session))
