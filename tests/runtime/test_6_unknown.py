@@ -12,6 +12,7 @@ from millstream.events.logs.memory_faults import End
 from millstream.events.logs.port import Appended, Bounds, TopicPartition
 from millstream.events.run import CommandRepeated
 from millstream.projections.fold import Runs
+from millstream.projections.reader import JournalReader
 from millstream.streams.runtime.batch import Batch
 from millstream.streams.runtime.owner import Owner
 from tests.support.world import (
@@ -24,6 +25,7 @@ from tests.support.world import (
     book_of,
     day,
     flight,
+    owner_with,
     play,
 )
 
@@ -291,3 +293,41 @@ def test_an_append_without_an_answer_is_unknown_after_its_time_out_and_the_parti
         return world.loop.time()
 
     assert APPEND_TIMEOUT_S < play(scenario) < APPEND_TIMEOUT_S + 0.2
+
+
+# ------------------------------------------------------------------ a log that is away at the start
+
+
+class AwayAtFirst(JournalReader):
+    """The log doesn't answer when the store is first compared with it."""
+
+    asked = 0
+
+    async def prepare(self) -> str | None:
+        self.asked += 1
+        if self.asked == 1:
+            raise LogUnavailable("the log doesn't answer now")
+        return await super().prepare()
+
+
+class PreparesOnce(Owner):
+    """Compares before it does anything else, and doesn't wait for a log that is away."""
+
+    async def run(self) -> None:
+        await self._prepare()
+        await super().run()
+
+
+async def a_log_away_at_the_start(world: World, owner_type: type[Owner]) -> tuple[bool, BaseException | None]:
+    """Whether a command is decided in the end, and what stopped the owner."""
+    owning = world.own(owner_with(owner_type, reader=AwayAtFirst))
+    world.put(DAY, OPEN, "open")
+    await world.quiet()
+    return "open" in world.ids(), owning.failure
+
+
+def test_a_log_that_is_away_when_the_store_is_compared_is_waited_for() -> None:
+    assert play(a_log_away_at_the_start, Owner) == (True, None)
+    decided, failure = play(a_log_away_at_the_start, PreparesOnce)
+    assert not decided
+    assert isinstance(failure, LogUnavailable)

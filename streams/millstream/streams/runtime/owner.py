@@ -148,12 +148,14 @@ class Owner:
     async def run(self) -> None:
         """Claim, and go on until `stop`. Raises `Stop` where going on would lose or invent data."""
         delay_s = CLAIM_BACKOFF_FIRST_S
+        prepared = False
         try:
-            if (why := await self._reader.prepare()) is not None:
-                self._watcher.rebuilt(self.partition, why)
             while not self._stopping:
                 proved_before = self._fence
                 try:
+                    if not prepared:
+                        await self._prepare()
+                        prepared = True
                     await self._claim()
                     await self._read_up_to_claim()
                     await self._work()
@@ -165,6 +167,11 @@ class Owner:
                     delay_s = min(delay_s * 2, CLAIM_BACKOFF_CAP_S)
         finally:
             await self._step_down()
+
+    async def _prepare(self) -> None:
+        """Compare the store with the log, once; a log that is away now is waited for as it is later."""
+        if (why := await self._reader.prepare()) is not None:
+            self._watcher.rebuilt(self.partition, why)
 
     def stop(self) -> None:
         """Finish what is in flight, then end. What is undecided stays on the log."""
