@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from millstream.events.daybook import (
 )
 from millstream.events.envelope import CommandBody, Sent
 from millstream.events.errors import AppendUnknown
+from millstream.events.kernel import Array, KernelCalled
 from millstream.events.logs.memory_faults import End
 from millstream.events.logs.port import LogLimits, Record, TopicPartition
 from millstream.events.monthbook import AddDay
@@ -25,12 +27,14 @@ from millstream.events.run import CommandDeadLettered, CommandRefused, RefusalAn
 from millstream.projections.run import Run
 from millstream.streams.deciders import table
 from millstream.streams.deciders.cause import Cause, Decision
+from millstream.streams.deciders.reactions import KERNEL
 from millstream.streams.deciders.run import refuse
 from millstream.streams.runtime.outbox import Outbox, Pending, _Item
 from millstream.streams.runtime.owner import Owner
 from tests.support.world import CLOSE, DAY, MONTH, OPEN, World, book_of, day, flight, owner_with, play, play_with
 
 FIGURES = Figures(1, 1, 0, 1.0, 1.0, 0.0)
+FIGURES_ARRAYS = (Array("cancelled", "|b1", (1,), b"\0"), Array("arr_delay_min", "<f8", (1,), struct.pack("<d", 1.0)))
 KERNEL_TOPIC, REPORT_TOPIC = "kernels.day_figures", "streams.reports"
 ALWAYS = 100_000
 
@@ -390,6 +394,28 @@ async def what_carries_a_reply_partition(world: World) -> set[int]:
     assert len(calls) == len(asked) == 1
     assert asked[0].origin is not None
     return {calls[0].reply_partition, asked[0].origin.partition, world.topics.partition_of(DAY)}
+
+
+async def where_answers_go(world: World, *reply_partitions: int) -> tuple[list[list[str]], list[str]]:
+    """The requests answered on each partition of `commands`, and the reasons in dead-letters."""
+    for number, reply_partition in enumerate(reply_partitions):
+        call = KernelCalled(f"request-{number}", KERNEL, DAY, reply_partition, FIGURES_ARRAYS)
+        world.land(world.topics.kernel(KERNEL), 0, Record(world.codec.encode(call), DAY.encode()))
+    world.compute()
+    await world.quiet()
+    answered = [[c.body.request_id for c in world.commands(partition)] for partition in range(2)]
+    letters = [world.codec.decode(dict(letter.headers)["dead-letter"] or b"") for letter in world.dead_letters()]
+    return answered, [letter.reason for letter in letters]
+
+
+def test_a_kernel_answers_on_the_partition_that_the_call_names() -> None:
+    assert play_with(2, where_answers_go, 0, 1, 1) == ([["request-0"], ["request-1", "request-2"]], [])
+
+
+def test_a_call_that_wants_its_answer_on_a_partition_that_is_not_there_is_dead_lettered_alone() -> None:
+    answered, reasons = play_with(2, where_answers_go, 1, 7, 0)
+    assert answered == [["request-2"], ["request-0"]]
+    assert reasons == ["the answer is wanted on partition 7, and there are 2"]
 
 
 def test_every_message_that_wants_an_answer_carries_its_reply_partition() -> None:

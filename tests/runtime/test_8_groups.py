@@ -9,7 +9,7 @@ from typing import Any
 from millstream.events.daybook import CloseFailed, DayClosed
 from millstream.events.envelope import Command, Fence
 from millstream.events.errors import InstanceInUse
-from millstream.events.kernel import DeadLetter
+from millstream.events.kernel import DeadLetter, KernelCalled
 from millstream.events.logs.memory_faults import End
 from millstream.events.logs.port import Group, Record, TopicPartition
 from millstream.events.run import CommandRefused, CommandRepeated
@@ -111,8 +111,8 @@ def test_a_kernel_group_that_lost_its_positions_computes_again_and_changes_nothi
 class CommitsFirst(KernelGroup):
     """Commits its position before its answers are durable."""
 
-    async def _answer(self, answers: Sequence[Command]) -> None:
-        self._under_way = asyncio.ensure_future(super()._answer(answers))
+    async def _answer(self, calls: Sequence[KernelCalled], answers: Sequence[Command]) -> None:
+        self._under_way = asyncio.ensure_future(super()._answer(calls, answers))
         await asyncio.sleep(0)
 
 

@@ -11,6 +11,7 @@ from millstream.events import daybook as d
 from millstream.events.codec import Codec
 from millstream.events.envelope import Command, Fence, Sent, read_cause_header, read_fence_header
 from millstream.events.errors import AppendUnknown
+from millstream.events.kernel import KernelCalled
 from millstream.events.logs.port import Appended, Log, Record, StoredRecord
 from millstream.events.topics import Topics
 from millstream.projections.run import Run
@@ -251,8 +252,8 @@ def any_answer(run: Run | None, cause: Cause) -> Decision:
 class CommitsFirst(KernelGroup):
     """A kernel worker commits its position before its answers are durable."""
 
-    async def _answer(self, answers: Sequence[Command]) -> None:
-        self._under_way = asyncio.ensure_future(super()._answer(answers))
+    async def _answer(self, calls: Sequence[KernelCalled], answers: Sequence[Command]) -> None:
+        self._under_way = asyncio.ensure_future(super()._answer(calls, answers))
         await asyncio.sleep(0)
 
 

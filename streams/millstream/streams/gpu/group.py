@@ -133,7 +133,8 @@ class KernelGroup:
                 except SchemaError as unreadable:
                     await self._dead_letter(tp, record, str(unreadable))
         for start in range(0, len(calls), self._max_rows):
-            await self._answer(self._launch(calls[start : start + self._max_rows]))
+            batch = calls[start : start + self._max_rows]
+            await self._answer(batch, self._launch(batch))
             await asyncio.sleep(0)
         try:
             await group.commit({tp: records[-1].offset + 1 for tp, records in got.items() if records})
@@ -151,6 +152,10 @@ class KernelGroup:
             call = self._codec.decode(record.value)
         if type(call) is not KernelCalled:
             raise SchemaError(f"the record is a {type(call).__name__}, not a kernel call")
+        if not 0 <= call.reply_partition < self._topics.partitions:
+            raise SchemaError(
+                f"the answer is wanted on partition {call.reply_partition}, and there are {self._topics.partitions}"
+            )
         return call
 
     def _launch(self, calls: Sequence[KernelCalled]) -> list[Command]:
@@ -165,10 +170,10 @@ class KernelGroup:
         # Somebody in the batch is bad; alone each of them shows who, and the others don't suffer for it.
         return [answer for call in calls for answer in self._launch([call])]
 
-    async def _answer(self, answers: Sequence[Command]) -> None:
+    async def _answer(self, calls: Sequence[KernelCalled], answers: Sequence[Command]) -> None:
         futures = []
-        for command in answers:
-            tp = TopicPartition(self._topics.commands, self._topics.partition_of(command.run_id))
+        for call, command in zip(calls, answers, strict=True):
+            tp = TopicPartition(self._topics.commands, call.reply_partition)
             futures.append(await self._sender.post(tp, Record(self._codec.encode(command), command.run_id.encode())))
         await asyncio.gather(*futures)
 
