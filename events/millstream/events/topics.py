@@ -30,14 +30,16 @@ ALLOWED_RUN_ID = (
 )
 
 
+# Asked for each command, at both ends of the log, mostly about the same runs.
+@lru_cache(maxsize=65_536)
+def _is_run_id(run_id: str) -> bool:
+    return _RUN_ID.fullmatch(run_id) is not None and not any(part in ("", ".", "..") for part in run_id.split("/"))
+
+
 def check_run_id(run_id: str) -> str:
     """Return `run_id`, or raise `BadId` naming the allowed set. Equal text is the only equality: no folding of case."""
-    if (
-        not isinstance(run_id, str)
-        or len(run_id) > RUN_ID_BYTES_MAX
-        or not _RUN_ID.fullmatch(run_id)
-        or any(part in ("", ".", "..") for part in run_id.split("/"))
-    ):
+    # The length first: what is remembered must be short.
+    if not isinstance(run_id, str) or len(run_id) > RUN_ID_BYTES_MAX or not _is_run_id(run_id):
         shown = repr(run_id if len(run_id) <= 60 else run_id[:57] + "...")
         raise BadId(f"run id {shown} is not allowed. A run id is {ALLOWED_RUN_ID}.")
     return run_id
