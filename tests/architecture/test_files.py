@@ -18,7 +18,7 @@ DOT = "[.]"
 """Spelt so that this file holds none of what it looks for."""
 
 PLACES = {
-    "a home folder": r"(?<![\w.<])/(?:home|Users)/\w+|\b[A-Z]:\\Users\\|(?<![\w.])/root/\w",
+    "a home folder": r"(?<![\w.<])/(?:home|Users|root)/\w+|\b[A-Z]:\\Users\\",
     "a temporary folder": r"(?<![\w.])/(?:tmp|var/tmp|private|scratch)/\w",
     "a package registry": DOT.join(("pypi", "org"))
     + "|"

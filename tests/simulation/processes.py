@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 SESSION_S = 1.0
 
 
-class Process:
+class Process(ABC):
     """Starts, crashes, stops (SIGSTOP) and goes on. `_main` is what it does."""
 
     def __init__(self, world: World, name: str) -> None:
@@ -109,8 +110,9 @@ class Process:
             self.log.speak_again()
         self.start()
 
+    @abstractmethod
     async def _main(self, log: SimLog) -> None:
-        raise NotImplementedError
+        """What the process does, until it is cancelled."""
 
 
 class SimServer(Server):
