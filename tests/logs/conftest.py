@@ -48,18 +48,25 @@ def kafka_logs(broker: Broker) -> Logs:
     return Logs("kafka", lambda: KafkaLog(broker.bootstrap), session_s=1.5, close=lambda: None)
 
 
+def image_logs(bootstrap: str) -> Logs:
+    # 6 s: a broker with its own settings takes no shorter session.
+    return Logs("kafka", lambda: KafkaLog(bootstrap), session_s=6.0, close=lambda: None)
+
+
 def _source(request: pytest.FixtureRequest, tmp_path: Path) -> Logs:
     # Kafka comes from a fixture of the whole run, and only where it is asked for.
     if request.param == "kafka":
         return kafka_logs(request.getfixturevalue("kafka_broker"))
+    if request.param == "kafka-image":
+        return image_logs(request.getfixturevalue("kafka_image"))
     return SOURCES[request.param](tmp_path)
 
 
 SOURCES: dict[str, Callable[[Path], Logs]] = {"memory": memory_logs, "embedded": embedded_logs}
-MARKS: dict[str, list[pytest.MarkDecorator]] = {"kafka": [pytest.mark.broker]}
+MARKS: dict[str, list[pytest.MarkDecorator]] = {"kafka": [pytest.mark.broker], "kafka-image": [pytest.mark.broker]}
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=MARKS.get(kind, [])) for kind in [*SOURCES, "kafka"]])
+@pytest.fixture(params=[pytest.param(kind, marks=MARKS.get(kind, [])) for kind in [*SOURCES, *MARKS]])
 def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Logs]:
     """The log under test, fresh."""
     source = _source(request, tmp_path)
